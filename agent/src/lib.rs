@@ -1,0 +1,2 @@
+//! The home agent: push, list, status, restore.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The appliance: endpoint, store, ceremony.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Ratios against fio and peers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Exit codes, prompts, progress, hardening: what all programs share.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Sealing, HPKE, envelopes, signatures and secret memory.
+#![forbid(unsafe_code)]

@@ -1,0 +1,43 @@
+//! The statements, a file each group: what a [`site`] is, how its [`vaults`] were
+//! dealt, what a [`ceremony`] says, and what [`streams`] carry.
+
+pub mod ceremony;
+pub mod site;
+pub mod streams;
+pub mod vaults;
+
+pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
+pub use site::{
+    AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, PcrValue, Release, Roster, RosterEntry, Site,
+};
+pub use streams::{EpochHeader, StreamRoot};
+pub use vaults::{Commitment, Door, Envelopes, Halves, RecoveryWrap, ShareEnvelope, TpmHalf, Vault};
+
+macro_rules! statements {
+    ($($t:ty: $kind:literal, $title:literal;)*) => { $(
+        impl crate::Statement for $t {
+            const KIND: &'static str = $kind;
+            const TITLE: &'static str = $title;
+        }
+    )* };
+}
+
+statements! {
+    Site: "site", "a site file";
+    Roster: "roster", "a roster";
+    Release: "release", "a release";
+    ApplianceIdentity: "appliance", "an appliance's identity";
+    Enrolment: "enrolment", "an enrolment";
+    AgentCertificate: "agent", "an agent's certificate";
+    Custodian: "custodian", "a custodian's public card";
+    Vault: "vault", "a vault certificate";
+    Envelopes: "envelopes", "a vault's envelopes";
+    Halves: "halves", "an appliance's sealed halves";
+    RecoveryWrap: "recovery", "a vault's recovery wrap";
+    Reader: "reader", "a reader's public key";
+    Grant: "grant", "a grant";
+    Challenge: "challenge", "an appliance's challenge";
+    Approval: "approval", "a custodian's approval";
+    EpochHeader: "epoch", "an epoch's header";
+    StreamRoot: "root", "a stream's root";
+}

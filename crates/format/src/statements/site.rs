@@ -1,0 +1,196 @@
+//! What a site is: the site file, its roster, its releases, appliances and agents.
+//! All are signed by the authority, but an appliance's identity and a custodian's
+//! public card, which their owners sign.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Hash32, Moment, Name};
+
+/// An embassy and its appliances. The authority writes it by hand, signs it, and
+/// raises `serial` with each change; nobody accepts an older one than they hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// The site's name.
+    pub site: Name,
+    /// Rises with each change.
+    pub serial: u32,
+    /// True for drills and tests: every screen says so, production refuses it.
+    pub development: bool,
+    /// The authority's key for statements: P-384, SEC1, compressed (49 bytes).
+    pub authority: Bytes,
+    /// The release key, which a TPM checks: P-256, SEC1, uncompressed (65 bytes).
+    pub release_key: Bytes,
+    /// The authority's X.509 certificate (DER), to which agents' and appliances' certificates chain.
+    pub door_root: Bytes,
+    /// The machines.
+    #[serde(rename = "appliance", default)]
+    pub appliances: Vec<ApplianceEntry>,
+    /// The rosters, by the hash of their statement.
+    #[serde(rename = "roster", default)]
+    pub rosters: Vec<RosterEntry>,
+    /// The registries.
+    #[serde(rename = "dataset", default)]
+    pub datasets: Vec<Dataset>,
+    /// Keys of agents that may no longer enter: names of their certificates.
+    #[serde(default)]
+    pub revoked_agents: Vec<Name>,
+}
+
+/// One machine of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplianceEntry {
+    /// Its name, which is also the name in its certificate.
+    pub name: Name,
+    /// Where it listens: `host:port`.
+    pub address: String,
+}
+
+/// One roster of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RosterEntry {
+    /// Its name.
+    pub name: Name,
+    /// SHA-256 of its statement.
+    pub hash: Hash32,
+}
+
+/// One registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// Its name in every format.
+    pub name: Name,
+    /// Its name for people.
+    pub title: String,
+    /// Whose quorum opens it.
+    pub roster: Name,
+    /// How many days a generation is kept at least.
+    pub retention_days: u32,
+}
+
+/// A vault's custodians and thresholds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roster {
+    /// The site it belongs to.
+    pub site: Name,
+    /// Its name.
+    pub name: Name,
+    /// How many of `custodians` open, with the TPM.
+    pub quorum: u8,
+    /// How many of `recovery` open at home, without the TPM; more than `quorum`.
+    pub recovery_quorum: u8,
+    /// Who opens.
+    #[serde(rename = "custodian")]
+    pub custodians: Vec<Custodian>,
+    /// Who recovers.
+    pub recovery: Vec<Custodian>,
+}
+
+/// A custodian's public card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Custodian {
+    /// Their name in every format.
+    pub name: Name,
+    /// What they sign with, and enter the door with: P-384, SEC1, compressed.
+    pub signing: Bytes,
+    /// One half of their envelope's pair: P-384 for ECDH, SEC1, compressed.
+    pub ecdh: Bytes,
+    /// The other half: ML-KEM-1024 encapsulation key (1,568 bytes).
+    pub mlkem: Bytes,
+    /// `file` for a key under a passphrase (drills only), `card` for a token.
+    pub kept_in: String,
+}
+
+/// An image the authority approved, as a TPM will check it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The release's name.
+    pub name: Name,
+    /// True for drills and tests.
+    pub development: bool,
+    /// The release epoch: a TPM counter above it refuses this release.
+    pub epoch: u64,
+    /// Approved PCR values (SHA-256 bank).
+    #[serde(rename = "pcr")]
+    pub pcrs: Vec<PcrValue>,
+    /// The policy digest those values give.
+    pub policy: Hash32,
+    /// The release key's ECDSA P-256 signature (r ‖ s) over SHA-256(policy ‖ policy reference).
+    pub signature: Bytes,
+}
+
+/// One PCR's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PcrValue {
+    /// Which register.
+    pub index: u8,
+    /// Its value.
+    pub value: Hash32,
+}
+
+/// What an appliance's TPM says it is; home records it before shipping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplianceIdentity {
+    /// The site.
+    pub site: Name,
+    /// The appliance.
+    pub name: Name,
+    /// The kind of TPM, and what that is worth: `software`, `discrete`, `firmware`.
+    pub tpm: String,
+    /// Endorsement key: marshalled TPMT_PUBLIC.
+    pub ek: Bytes,
+    /// Storage root key, to which halves are encrypted: marshalled TPMT_PUBLIC.
+    pub srk: Bytes,
+    /// Attestation key: marshalled TPMT_PUBLIC.
+    pub ak: Bytes,
+    /// Node key, usable only under the release policy: marshalled TPMT_PUBLIC.
+    pub node: Bytes,
+}
+
+/// What binds one appliance's TPM to a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// The site.
+    pub site: Name,
+    /// SHA-256 of the site statement it was made under.
+    pub site_hash: Hash32,
+    /// The appliance.
+    pub appliance: Name,
+    /// SHA-256 of the appliance's identity.
+    pub identity: Hash32,
+    /// SHA-256 of its halves.
+    pub halves: Hash32,
+    /// How the TPM was proven to be what it says: `trusted-on-first-use` or `credential-activated`.
+    pub proof: String,
+    /// The node key's X.509 certificate (DER).
+    pub certificate: Bytes,
+    /// When.
+    pub issued: Moment,
+}
+
+/// The authority's word that a key signs one dataset's epochs and roots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentCertificate {
+    /// The site.
+    pub site: Name,
+    /// The only dataset it may append to.
+    pub dataset: Name,
+    /// The agent.
+    pub agent: Name,
+    /// Its key: P-384, SEC1, compressed. The same key stands in its X.509 certificate.
+    pub key: Bytes,
+    /// From when.
+    pub issued: Moment,
+    /// Until when it may enter the door.
+    pub not_after: Moment,
+}

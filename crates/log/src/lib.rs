@@ -1,0 +1,2 @@
+//! The log: Merkle tree, checkpoints, inclusion and consistency.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The storage engine, a state machine over traits for disk, clock and randomness.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The TPM through libtss2: import, seal policy, node key.

@@ -1,0 +1,2 @@
+//! The custodian's program: key, confirm, review, approve, seal.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The programs together, as their users run them.
+#![forbid(unsafe_code)]
