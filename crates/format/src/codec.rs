@@ -20,6 +20,8 @@ pub enum Kind {
     SegmentIndex = 4,
     /// The cache of all that recovery would otherwise search for.
     Catalogue = 5,
+    /// What one group commit added to one stream: a leaf of the log.
+    Leaf = 6,
     /// Stream frame: the signed header of an epoch.
     EpochHeader = 16,
     /// Stream frame: one sealed message.
@@ -32,6 +34,8 @@ pub enum Kind {
     KeyFile = 48,
     /// A share sealed to one custodian.
     Envelope = 49,
+    /// A share in clear, as only an envelope or an approval seals it.
+    Share = 50,
     /// The first bytes either side sends through the door.
     Hello = 64,
     /// The agent's record of what it has sealed and not seen acknowledged.
