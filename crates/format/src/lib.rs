@@ -17,6 +17,7 @@
 pub mod codec;
 pub mod frame;
 pub mod ids;
+pub mod leaf;
 pub mod moment;
 pub mod statement;
 pub mod statements;
@@ -24,6 +25,7 @@ pub mod text;
 
 pub use codec::{Header, Kind, Malformed, Reader, Writer};
 pub use ids::{ByteRange, Name, StreamId};
+pub use leaf::Leaf;
 pub use moment::Moment;
 pub use statement::{Note, Statement, StatementError};
 pub use text::{Bytes, Hash32, Hash48};
