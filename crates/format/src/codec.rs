@@ -36,6 +36,8 @@ pub enum Kind {
     Envelope = 49,
     /// A share in clear, as only an envelope or an approval seals it.
     Share = 50,
+    /// A TPM object as the appliance keeps it: public area and wrapped private area.
+    TpmObject = 51,
     /// The first bytes either side sends through the door.
     Hello = 64,
     /// The agent's record of what it has sealed and not seen acknowledged.

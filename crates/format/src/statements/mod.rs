@@ -9,6 +9,7 @@ pub mod vaults;
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use site::{
     AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, PcrValue, Release, Roster, RosterEntry, Site,
+    VaultApproval,
 };
 pub use streams::{EpochHeader, StreamRoot};
 pub use vaults::{Commitment, Door, Envelopes, Halves, RecoveryWrap, ShareEnvelope, TpmHalf, Vault};

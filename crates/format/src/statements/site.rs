@@ -110,6 +110,8 @@ pub struct Custodian {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
+    /// The site whose appliances may run it.
+    pub site: Name,
     /// The release's name.
     pub name: Name,
     /// True for drills and tests.
@@ -119,9 +121,26 @@ pub struct Release {
     /// Approved PCR values (SHA-256 bank).
     #[serde(rename = "pcr")]
     pub pcrs: Vec<PcrValue>,
-    /// The policy digest those values give.
+    /// The policy digest that those values and the epoch give.
     pub policy: Hash32,
-    /// The release key's ECDSA P-256 signature (r ‖ s) over SHA-256(policy ‖ policy reference).
+    /// For the node and attestation keys: the release key's ECDSA P-256 signature (r ‖ s)
+    /// over SHA-256(policy ‖ the node's policy reference).
+    pub signature: Bytes,
+    /// The vault epochs that this release may help to open. One that is left out of the
+    /// next release is retired as soon as the TPM's counter has passed this one's epoch.
+    #[serde(rename = "vault", default)]
+    pub vaults: Vec<VaultApproval>,
+}
+
+/// A release's approval to use one vault epoch's half.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultApproval {
+    /// The dataset.
+    pub dataset: Name,
+    /// The vault epoch.
+    pub vault_epoch: u32,
+    /// The release key's ECDSA P-256 signature (r ‖ s) over SHA-256(policy ‖ this vault epoch's policy reference).
     pub signature: Bytes,
 }
 
@@ -153,6 +172,8 @@ pub struct ApplianceIdentity {
     pub ak: Bytes,
     /// Node key, usable only under the release policy: marshalled TPMT_PUBLIC.
     pub node: Bytes,
+    /// Where the TPM's release counter stood; a release with a lower epoch is refused.
+    pub release_counter: u64,
 }
 
 /// What binds one appliance's TPM to a site.
