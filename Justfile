@@ -1,0 +1,42 @@
+# What one does with this repository. Run it as `./just`, which installs what is missing.
+
+target := env("CARGO_TARGET_DIR", "target")
+
+_list:
+    @just --list --unsorted
+
+# every test: style, house rules, crates, simulation, attacks, the programs together
+test: lint
+    cargo build --workspace --all-targets --locked
+    cargo test --workspace --locked --no-fail-fast
+
+# formatting and lints, without running anything
+lint:
+    #!/bin/sh
+    set -eu
+    if cargo fmt --version >/dev/null 2>&1; then
+        cargo fmt --all --check
+    else
+        echo "not checked: formatting (rustfmt is not installed; rustup component add rustfmt)"
+    fi
+    if cargo clippy --version >/dev/null 2>&1; then
+        cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+    else
+        echo "not checked: lints (clippy is not installed; rustup component add clippy)"
+    fi
+
+# the story from dealing keys to restoring after home is lost, on PATH (default: the Rust toolchain)
+[no-exit-message]
+[positional-arguments]
+demo PATH="":
+    @cargo build --workspace --all-targets --locked
+    @"{{ target }}/debug/hoidla-demo" "$@"
+
+# how fast: prints a table and writes target/bench.json
+bench *ARGS:
+    cargo build --workspace --bins --release --locked
+    "{{ target }}/release/hoidla-bench" {{ ARGS }}
+
+# replays one schedule of the crash simulation by its seed
+sim SEED:
+    cargo test -p hoidla-simulation --locked -- --nocapture {{ SEED }}
