@@ -1,0 +1,444 @@
+//! One ceremony after another, approval by approval.
+//!
+//! Promises: an approval counts once, for one custodian of the vault's roster, for the grant
+//! and the challenge whose hashes it signs; a bad share names its custodian and changes
+//! nothing; order doesn't matter; a ceremony that is complete, open, sealed or expired takes
+//! no approval; the number of ceremonies side by side is bounded, and one never sees another's
+//! approvals. Time is the caller's monotonic clock. It opens no share itself: `check` does,
+//! in the process that holds the one-time key.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hoidla_crypto::sign::{Signed, VerifyingKey};
+use hoidla_format::{
+    Hash32, Name,
+    statements::{Approval, Challenge, Covers, Door, Grant, Roster, SealedShare, Vault},
+};
+use thiserror::Error;
+
+use crate::{
+    opening::{BadShare, Occasion},
+    share::VaultId,
+};
+
+/// The longest time for which approvals of one challenge count: a day.
+pub const LONGEST_CHALLENGE: u32 = 24 * 60 * 60;
+
+/// One vault that a grant covers, with its roster.
+#[derive(Clone)]
+pub struct Covered {
+    /// The vault certificate.
+    pub vault: Vault,
+    /// The roster that its hash names.
+    pub roster: Roster,
+}
+
+/// Where a ceremony stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Approvals are missing; they count until this moment of the monotonic clock.
+    Collecting {
+        /// When the challenge dies.
+        until: Duration,
+    },
+    /// Every covered vault has its quorum; the opening may run, once.
+    Complete {
+        /// When the challenge dies.
+        until: Duration,
+    },
+    /// The opening runs.
+    Opening {
+        /// When the challenge dies.
+        until: Duration,
+    },
+    /// The re-wrapped keys may be fetched until this moment.
+    Open {
+        /// When they are forgotten.
+        until: Duration,
+    },
+}
+
+/// How far a ceremony is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Approvals that count for the vault that is furthest behind.
+    pub have: u8,
+    /// Approvals that it needs.
+    pub need: u8,
+}
+
+/// Why an approval or a grant was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum IntakeError {
+    /// As many ceremonies as the bound allows are under way.
+    #[error("{0} ceremonies are under way already: seal one, or wait until one ends")]
+    TooMany(usize),
+    /// This grant's ceremony is under way.
+    #[error("this grant's ceremony is under way already")]
+    UnderWay,
+    /// The challenge isn't for this grant, or lives too long.
+    #[error("the challenge doesn't belong to this grant")]
+    Challenge,
+    /// A covered vault is missing, or its roster isn't the one it was dealt to.
+    #[error("the vaults at hand aren't the ones that the grant covers")]
+    Vaults,
+    /// No ceremony for this grant: never begun, expired, sealed or finished.
+    #[error("no ceremony for this grant is under way: it ended or never began; submit the grant again and approve the new challenge")]
+    NoCeremony,
+    /// The approval is for another challenge.
+    #[error(
+        "this approval answers another challenge: the appliance was restarted, or the approval is an old one; review and approve again"
+    )]
+    OtherChallenge,
+    /// Not a statement, or not signed by that custodian.
+    #[error("this approval isn't signed by {0}")]
+    Signature(Name),
+    /// Not parseable.
+    #[error("this is no approval: {0}")]
+    Form(String),
+    /// The custodian is on no roster of a covered vault.
+    #[error("{0} is no custodian of any vault that this grant covers")]
+    Stranger(Name),
+    /// Another custodian's approval on this connection.
+    #[error("{0} signed this approval, but another custodian sent it")]
+    OtherSender(Name),
+    /// The custodian approved already.
+    #[error("{0} has approved this grant already; one approval counts once")]
+    Twice(Name),
+    /// Shares missing, or of vaults that aren't covered.
+    #[error("{0}'s approval must carry exactly their share of each vault that the grant covers")]
+    Shares(Name),
+    /// A share is not the one dealt.
+    #[error(transparent)]
+    Bad(#[from] BadShare),
+    /// The share could not be checked just now.
+    #[error("the appliance couldn't check the shares: {0}; approve again")]
+    Unchecked(String),
+    /// The quorum is complete.
+    #[error("the quorum is complete already; no more approvals are needed")]
+    Complete,
+}
+
+/// One ceremony: a grant, its challenge, and what custodians have sent.
+pub struct Ceremony {
+    grant: Signed<Grant>,
+    challenge: Challenge,
+    challenge_hash: Hash32,
+    covered: Vec<Covered>,
+    approvals: BTreeMap<Name, Approval>,
+    phase: Phase,
+}
+
+/// All ceremonies under way at one appliance, by the hash of their grant.
+pub struct Intake {
+    most: usize,
+    ceremonies: BTreeMap<Hash32, Ceremony>,
+}
+
+/// An approval whose signature, challenge and shape are right; its shares are not checked yet.
+pub struct Verified {
+    approval: Approval,
+}
+
+/// What the opening needs: each covered vault with a quorum's sealed shares.
+pub struct Quorate {
+    /// The grant.
+    pub grant: Signed<Grant>,
+    /// What the shares are bound to.
+    pub occasion: Occasion,
+    /// Each covered vault, with who sent which share.
+    pub vaults: Vec<(Covered, Vec<(Name, SealedShare)>)>,
+}
+
+impl Phase {
+    fn until(self) -> Duration {
+        match self {
+            Self::Collecting { until } | Self::Complete { until } | Self::Opening { until } | Self::Open { until } => until,
+        }
+    }
+}
+
+impl Covered {
+    fn id(&self) -> VaultId {
+        VaultId::of(&self.vault)
+    }
+
+    /// The index of this custodian's share, if they are on the roster under this key.
+    fn index_of(&self, custodian: &Name, key: &[u8]) -> Option<u8> {
+        let listed = self.roster.custodians.iter().any(|c| c.name == *custodian && c.signing.0 == key);
+        let dealt = self.vault.commitments.iter().find(|c| c.door == Door::Quorum && c.custodian == *custodian);
+        if listed { dealt.map(|c| c.index) } else { None }
+    }
+}
+
+impl Verified {
+    /// Who approved.
+    pub fn custodian(&self) -> &Name {
+        &self.approval.custodian
+    }
+
+    /// Which grant.
+    pub fn grant(&self) -> &Hash32 {
+        &self.approval.grant
+    }
+
+    /// The shares to check before [`Intake::accept`].
+    pub fn shares(&self) -> &[SealedShare] {
+        &self.approval.shares
+    }
+}
+
+impl Ceremony {
+    /// The grant.
+    pub fn grant(&self) -> &Signed<Grant> {
+        &self.grant
+    }
+
+    /// The challenge that approvals answer.
+    pub fn challenge(&self) -> &Challenge {
+        &self.challenge
+    }
+
+    /// What approved shares are bound to.
+    pub fn occasion(&self) -> Occasion {
+        Occasion { grant: self.grant.hash, challenge: self.challenge_hash }
+    }
+
+    /// The vaults it covers.
+    pub fn covered(&self) -> &[Covered] {
+        &self.covered
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Who has approved.
+    pub fn approved_by(&self) -> impl Iterator<Item = &Name> {
+        self.approvals.keys()
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        let of = |c: &Covered| Progress { have: self.count(c), need: c.vault.quorum };
+        self.covered.iter().map(of).max_by_key(|p| p.need.saturating_sub(p.have)).unwrap_or(Progress { have: 0, need: 0 })
+    }
+
+    fn count(&self, covered: &Covered) -> u8 {
+        let id = covered.id();
+        let has = |a: &&Approval| a.shares.iter().any(|s| is_of(s, &id));
+        u8::try_from(self.approvals.values().filter(has).count()).unwrap_or(u8::MAX)
+    }
+
+    fn quorate(&self) -> bool {
+        self.covered.iter().all(|c| self.count(c) >= c.vault.quorum)
+    }
+
+    fn verify(&self, from: &Name, note: &[u8]) -> Result<Verified, IntakeError> {
+        let key = self.key_of(from).ok_or_else(|| IntakeError::Stranger(from.clone()))?;
+        let verifying = VerifyingKey::from_sec1(key).map_err(|_| IntakeError::Stranger(from.clone()))?;
+        let approval = hoidla_crypto::sign::open::<Approval>(note, Some(from.as_str()), &verifying)
+            .map_err(|_| IntakeError::Signature(from.clone()))?
+            .statement;
+        if approval.custodian != *from {
+            return Err(IntakeError::OtherSender(approval.custodian));
+        }
+        if approval.grant != self.grant.hash || approval.challenge != self.challenge_hash {
+            return Err(IntakeError::OtherChallenge);
+        }
+        self.check_shape(&approval, key)?;
+        Ok(Verified { approval })
+    }
+
+    fn key_of(&self, custodian: &Name) -> Option<&[u8]> {
+        self.covered.iter().flat_map(|c| &c.roster.custodians).find(|c| c.name == *custodian).map(|c| &c.signing.0[..])
+    }
+
+    /// Exactly one share, with the right index, for each vault whose roster lists the custodian.
+    fn check_shape(&self, approval: &Approval, key: &[u8]) -> Result<(), IntakeError> {
+        let wrong = || IntakeError::Shares(approval.custodian.clone());
+        let mut expected = 0;
+        for c in &self.covered {
+            let Some(index) = c.index_of(&approval.custodian, key) else { continue };
+            expected += 1;
+            let id = c.id();
+            let mut theirs = approval.shares.iter().filter(|s| is_of(s, &id));
+            match (theirs.next(), theirs.next()) {
+                (Some(s), None) if s.index == index => {}
+                _ => return Err(wrong()),
+            }
+        }
+        if expected == 0 || approval.shares.len() != expected { Err(wrong()) } else { Ok(()) }
+    }
+
+    fn take(&mut self) -> Quorate {
+        let approvals = std::mem::take(&mut self.approvals);
+        let shares_of = |c: &Covered| {
+            let id = c.id();
+            let sent = |(who, a): (&Name, &Approval)| Some((who.clone(), a.shares.iter().find(|s| is_of(s, &id))?.clone()));
+            (c.clone(), approvals.iter().filter_map(sent).collect())
+        };
+        Quorate { grant: self.grant.clone(), occasion: self.occasion(), vaults: self.covered.iter().map(shares_of).collect() }
+    }
+}
+
+fn is_of(share: &SealedShare, vault: &VaultId) -> bool {
+    share.dataset == vault.dataset && share.vault_epoch == vault.vault_epoch
+}
+
+impl Intake {
+    /// Takes at most `most` ceremonies at a time.
+    pub fn new(most: usize) -> Self {
+        Self { most, ceremonies: BTreeMap::new() }
+    }
+
+    /// The ceremony of a grant, if it is under way or open at `now`.
+    pub fn get(&self, grant: &Hash32, now: Duration) -> Option<&Ceremony> {
+        self.ceremonies.get(grant).filter(|c| now < c.phase.until())
+    }
+
+    /// All ceremonies under way or open.
+    pub fn all(&self, now: Duration) -> impl Iterator<Item = &Ceremony> {
+        self.ceremonies.values().filter(move |c| now < c.phase.until())
+    }
+
+    /// Begins a ceremony. The caller has checked the grant ([`crate::grant::check`]) and the
+    /// signatures of vaults and rosters.
+    pub fn begin(
+        &mut self,
+        grant: Signed<Grant>,
+        challenge: Challenge,
+        covered: Vec<Covered>,
+        now: Duration,
+    ) -> Result<&Ceremony, IntakeError> {
+        self.sweep(now);
+        if self.ceremonies.contains_key(&grant.hash) {
+            return Err(IntakeError::UnderWay);
+        }
+        if self.ceremonies.len() >= self.most {
+            return Err(IntakeError::TooMany(self.most));
+        }
+        if challenge.grant != grant.hash
+            || challenge.valid_for_seconds > LONGEST_CHALLENGE
+            || challenge.appliance != grant.statement.appliance
+        {
+            return Err(IntakeError::Challenge);
+        }
+        check_covered(&grant.statement, &covered)?;
+        let challenge_hash = hoidla_format::statement::hash(&hoidla_format::statement::write(&challenge));
+        let until = now + Duration::from_secs(challenge.valid_for_seconds.into());
+        let phase = Phase::Collecting { until };
+        let hash = grant.hash;
+        let ceremony = Ceremony { grant, challenge, challenge_hash, covered, approvals: BTreeMap::new(), phase };
+        Ok(self.ceremonies.entry(hash).or_insert(ceremony))
+    }
+
+    /// Checks all of an approval but its shares. `from` is whom the door let in.
+    pub fn verify(&self, grant: &Hash32, from: &Name, note: &[u8], now: Duration) -> Result<Verified, IntakeError> {
+        let ceremony = self.collecting(grant, now)?;
+        let verified = ceremony.verify(from, note)?;
+        if ceremony.approvals.contains_key(from) {
+            return Err(IntakeError::Twice(from.clone()));
+        }
+        Ok(verified)
+    }
+
+    /// Counts an approval whose shares have been checked.
+    pub fn accept(&mut self, verified: Verified, now: Duration) -> Result<Progress, IntakeError> {
+        let approval = verified.approval;
+        let challenge = self.collecting(&approval.grant, now)?.challenge_hash;
+        let ceremony = self.ceremonies.get_mut(&approval.grant).ok_or(IntakeError::NoCeremony)?;
+        if approval.challenge != challenge {
+            return Err(IntakeError::OtherChallenge);
+        }
+        if ceremony.approvals.contains_key(&approval.custodian) {
+            return Err(IntakeError::Twice(approval.custodian));
+        }
+        ceremony.approvals.insert(approval.custodian.clone(), approval);
+        if ceremony.quorate() {
+            ceremony.phase = Phase::Complete { until: ceremony.phase.until() };
+        }
+        Ok(ceremony.progress())
+    }
+
+    /// [`Intake::verify`], `check` for each share, [`Intake::accept`].
+    pub fn approve(
+        &mut self,
+        grant: &Hash32,
+        from: &Name,
+        note: &[u8],
+        now: Duration,
+        mut check: impl FnMut(&Vault, &Occasion, &SealedShare) -> Result<(), IntakeError>,
+    ) -> Result<Progress, IntakeError> {
+        let verified = self.verify(grant, from, note, now)?;
+        let ceremony = self.collecting(grant, now)?;
+        for share in verified.shares() {
+            let covered = ceremony.covered.iter().find(|c| is_of(share, &c.id())).ok_or_else(|| IntakeError::Shares(from.clone()))?;
+            check(&covered.vault, &ceremony.occasion(), share)?;
+        }
+        self.accept(verified, now)
+    }
+
+    fn collecting(&self, grant: &Hash32, now: Duration) -> Result<&Ceremony, IntakeError> {
+        let ceremony = self.get(grant, now).ok_or(IntakeError::NoCeremony)?;
+        if matches!(ceremony.phase, Phase::Collecting { .. }) { Ok(ceremony) } else { Err(IntakeError::Complete) }
+    }
+
+    /// Hands a complete ceremony to the opening, once.
+    pub fn take(&mut self, grant: &Hash32, now: Duration) -> Result<Quorate, IntakeError> {
+        let ceremony = self.ceremonies.get_mut(grant).filter(|c| now < c.phase.until()).ok_or(IntakeError::NoCeremony)?;
+        let Phase::Complete { until } = ceremony.phase else { return Err(IntakeError::NoCeremony) };
+        ceremony.phase = Phase::Opening { until };
+        Ok(ceremony.take())
+    }
+
+    /// The opening succeeded: the keys may be fetched from now on, for as long as the grant says.
+    pub fn opened(&mut self, grant: &Hash32, now: Duration) -> Result<Phase, IntakeError> {
+        let ceremony = self.ceremonies.get_mut(grant).ok_or(IntakeError::NoCeremony)?;
+        let Phase::Opening { .. } = ceremony.phase else { return Err(IntakeError::NoCeremony) };
+        ceremony.phase = Phase::Open { until: now + Duration::from_secs(ceremony.grant.statement.open_for_seconds.into()) };
+        Ok(ceremony.phase)
+    }
+
+    /// Whether the keys of a grant may be fetched at `now`.
+    pub fn is_open(&self, grant: &Hash32, now: Duration) -> bool {
+        self.get(grant, now).is_some_and(|c| matches!(c.phase, Phase::Open { .. }))
+    }
+
+    /// Ends one ceremony (the opening failed, or its reader is done).
+    pub fn end(&mut self, grant: &Hash32) -> bool {
+        self.ceremonies.remove(grant).is_some()
+    }
+
+    /// Ends every ceremony at once; says which.
+    pub fn seal(&mut self) -> Vec<Hash32> {
+        std::mem::take(&mut self.ceremonies).into_keys().collect()
+    }
+
+    /// Ends the ceremonies whose time has passed; says which, so that their keys are forgotten.
+    pub fn sweep(&mut self, now: Duration) -> Vec<Hash32> {
+        let ended: Vec<_> = self.ceremonies.iter().filter(|(_, c)| now >= c.phase.until()).map(|(h, _)| *h).collect();
+        ended.iter().for_each(|h| {
+            self.ceremonies.remove(h);
+        });
+        ended
+    }
+}
+
+fn check_covered(grant: &Grant, covered: &[Covered]) -> Result<(), IntakeError> {
+    use hoidla_format::statement::{hash, write};
+    let is_right = |c: &Covered, vault: &Hash32| {
+        c.vault.site == grant.site && hash(&write(&c.vault)) == *vault && c.vault.roster == hash(&write(&c.roster))
+    };
+    // Each vault that the grant names stands here once, and none other.
+    let named_once = |g: &Covers| {
+        let mut of = covered.iter().filter(|c| c.vault.dataset == g.dataset && c.vault.vault_epoch == g.vault_epoch);
+        matches!((of.next(), of.next()), (Some(c), None) if is_right(c, &g.vault))
+    };
+    if covered.len() == grant.covers.len() && !covered.is_empty() && grant.covers.iter().all(named_once) {
+        Ok(())
+    } else {
+        Err(IntakeError::Vaults)
+    }
+}
