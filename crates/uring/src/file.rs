@@ -14,11 +14,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hoidla_store::{BLOCK as ALIGN, Disk};
 use nix::fcntl::{FallocateFlags, fallocate};
 use thiserror::Error;
-
-/// Every transfer begins and ends at a multiple of this, on disk and in memory.
-pub const ALIGN: usize = 4096;
 
 /// Why a disk couldn't be had.
 #[derive(Debug, Error)]
@@ -38,7 +36,7 @@ pub enum DiskError {
     #[error("disk {0} allows no direct I/O: put the file on ext4 or XFS, or name a block device")]
     NoDirect(PathBuf),
     /// Its blocks are larger than ours.
-    #[error("disk {path} wants transfers aligned to {wanted} bytes; this program aligns to {ALIGN}: use another disk")]
+    #[error("disk {path} wants transfers aligned to {wanted} bytes; this program aligns to 4096: use another disk")]
     Alignment {
         /// Which.
         path: PathBuf,
@@ -118,23 +116,33 @@ impl DiskFile {
         &self.path
     }
 
-    /// Its length in bytes, a multiple of [`ALIGN`].
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether it has no whole block.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
+}
 
-    /// One blocking aligned read, for tools that look at a disk without a ring.
-    pub fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, at)
+impl Disk for DiskFile {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn size(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, at)
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > self.len) {
+            return Err(io::Error::other("a write past the end of the disk"));
+        }
+        self.file.write_all_at(bytes, at)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 

@@ -62,7 +62,7 @@ impl Locked {
     /// `len` zero bytes, from the better source that the kernel has.
     pub fn new(len: usize) -> Result<Self, LockedError> {
         match Self::secret(len) {
-            Err(LockedError::Refused(_)) => Self::locked(len),
+            Err(LockedError::Refused(_)) => Self::mlocked(len),
             other => other,
         }
     }
@@ -85,7 +85,7 @@ impl Locked {
     }
 
     /// From `mlock`.
-    pub fn locked(len: usize) -> Result<Self, LockedError> {
+    pub fn mlocked(len: usize) -> Result<Self, LockedError> {
         let mapped = whole_pages(len)?;
         // SAFETY: a new private mapping at an address of the kernel's choice.
         let start = unsafe { mmap_anonymous(None, mapped, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) };
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn both_kinds_hold_bytes_and_stay_out_of_dumps() {
-        for pages in [Locked::locked(5000), Locked::new(32)] {
+        for pages in [Locked::mlocked(5000), Locked::new(32)] {
             let mut pages = pages.expect("some locked memory is to be had");
             assert!(pages.iter().all(|b| *b == 0));
             pages.fill(7);

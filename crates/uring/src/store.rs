@@ -1,0 +1,353 @@
+//! The store as other threads see it: a cheap handle with futures.
+//!
+//! Promises: what [`Store::append`] answers with `Kept` is durable on every current copy;
+//! appends that were sent one after another are taken in that order; reads are checked
+//! against their hashes, and a bad copy is repaired from a good one. The futures need no
+//! particular runtime, but reads and comparisons run on tokio's blocking threads.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use hoidla_format::{Hash32, Name, StreamId};
+use hoidla_store::{
+    Acknowledged, Checked, Counters, Disk, Generation, Layout, OpenError, Opened, Options, Pool as _, ReadError, Refused, SegmentRef,
+    StreamState,
+};
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{
+    Buffer, Buffers, DiskError, DiskFile, Engine, Found, Reader, Record, Ring, RingError,
+    driver::{Board, Command, Driver, Took, Waker},
+};
+
+/// Commands on their way to the engine's thread.
+const CHANNEL: usize = 256;
+/// Reads at once.
+const READERS: usize = 4;
+
+/// How a store runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of all buffers together, at most 1 GiB: what is received, written and read at once.
+    pub memory: usize,
+    /// The engine's own.
+    pub options: Options,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { memory: 128 << 20, options: Options::default() }
+    }
+}
+
+/// Why a store didn't start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// One of its disks.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is on them.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Memory or a thread.
+    #[error("the store could not start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// What starting found.
+#[derive(Debug)]
+pub struct Report {
+    /// What the engine found and did.
+    pub opened: Opened,
+    /// Paths that couldn't be opened, and why; the store goes on without them.
+    pub absent: Vec<DiskError>,
+    /// What should be better, in words: memory that couldn't be registered.
+    pub warnings: Vec<String>,
+}
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The engine refused it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It couldn't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// What an append came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// Kept by this append.
+    Now(Acknowledged),
+    /// The same bytes were kept before.
+    Before,
+}
+
+struct Inner {
+    // Dropped in this order: the channel first, so that the thread, woken next, finds it closed.
+    commands: mpsc::Sender<Command>,
+    waker: Waker,
+    buffers: Buffers,
+    disks: hoidla_store::Disks,
+    readers: Mutex<Vec<Reader>>,
+    turns: Semaphore,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A handle to the running store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+/// An append that was sent; await [`kept`](Self::kept).
+pub struct Pending {
+    answer: oneshot::Receiver<Result<Took, Refused>>,
+    store: Store,
+}
+
+/// Lays an empty store on these disks (a copy each). Everything on them is lost.
+pub fn format(paths: &[PathBuf], store: [u8; 16], layout: Layout, counters: &mut dyn Counters) -> Result<(), StartError> {
+    let disks = paths.iter().map(|p| Ok(Arc::new(DiskFile::open(p)?) as Arc<dyn Disk>)).collect::<Result<Vec<_>, DiskError>>()?;
+    Ok(Engine::format(&disks, store, layout, counters)?)
+}
+
+impl Store {
+    /// Opens the store on the disks at `paths`, in any order, and starts its thread. A disk that
+    /// can't be opened is left out and reported; one that is in use by another program is an error.
+    pub fn open(paths: &[PathBuf], store: [u8; 16], counters: Box<dyn Counters>, settings: Settings) -> Result<(Self, Report), StartError> {
+        let (files, absent) = open_disks(paths)?;
+        let buffers = Buffers::new(settings.memory)?;
+        let (commands, inbox) = mpsc::channel(CHANNEL);
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let board = Arc::new(Board { asleep: AtomicBool::new(false), troubles: Mutex::default() });
+        let begin = Begin { files, store, counters, options: settings.options, buffers: buffers.clone(), inbox, board: board.clone() };
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || begin.run(&tell))?;
+        let started = told.recv().map_err(|_| io::Error::other("its thread ended at once"))??;
+        let inner = Inner {
+            commands,
+            waker: Waker { board, event: started.event },
+            buffers,
+            disks: started.disks,
+            readers: Mutex::default(),
+            turns: Semaphore::new(READERS),
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok((Self(Arc::new(inner)), Report { opened: started.opened, absent, warnings: started.warnings }))
+    }
+
+    /// Memory for one record; waits until there is some.
+    pub async fn buffer(&self, len: usize) -> Buffer {
+        loop {
+            if let Some(buffer) = self.try_buffer(len) {
+                return buffer;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Memory for one record, if there is some now.
+    pub fn try_buffer(&self, len: usize) -> Option<Buffer> {
+        self.0.buffers.take(len)
+    }
+
+    /// Sends a record; waits only for room in the line. Await [`Pending::kept`] for the outcome:
+    /// several may be under way, and are taken in the order of these calls.
+    pub async fn append(&self, record: Record) -> Result<Pending, StoreError> {
+        let (tell, answer) = oneshot::channel();
+        self.send(Command::Append(record, tell)).await?;
+        Ok(Pending { answer, store: self.clone() })
+    }
+
+    /// Closes the epochs of a stream up to `epoch`, durably.
+    pub async fn close_epoch(&self, stream: StreamId, epoch: u32) -> Result<(), StoreError> {
+        let (tell, answer) = oneshot::channel();
+        self.send(Command::CloseEpoch(stream, epoch, tell)).await?;
+        Ok(answer.await.map_err(|_| gone())??)
+    }
+
+    /// Takes a stream again that was refused since an alarm.
+    pub async fn readmit(&self, stream: StreamId) -> Result<(), StoreError> {
+        let (tell, answer) = oneshot::channel();
+        self.send(Command::Readmit(stream, tell)).await?;
+        Ok(answer.await.map_err(|_| gone())??)
+    }
+
+    /// An agent says up to where it holds acknowledgements; see [`hoidla_store::Engine::present`].
+    pub async fn present(&self, generation: Generation, stream: StreamId, offset: u64) -> Result<StreamState, StoreError> {
+        Ok(self.ask(move |e| e.present(&generation, stream, offset)).await??)
+    }
+
+    /// What is acknowledged of a stream.
+    pub async fn state(&self, stream: StreamId) -> Result<Option<StreamState>, StoreError> {
+        self.ask(move |e| e.state(stream)).await
+    }
+
+    /// All streams of a dataset.
+    pub async fn streams(&self, dataset: Name) -> Result<Vec<(StreamId, StreamState)>, StoreError> {
+        self.ask(move |e| e.streams(&dataset)).await
+    }
+
+    /// The log as of the last acknowledgement: size and root.
+    pub async fn log_head(&self) -> Result<(u64, Hash32), StoreError> {
+        self.ask(|e| e.log_head()).await
+    }
+
+    /// Bytes still free for payload, roughly; and all bytes.
+    pub async fn room(&self) -> Result<(u64, u64), StoreError> {
+        self.ask(|e| e.room()).await
+    }
+
+    /// The record that holds `offset` of a stream, checked; none if nothing is kept there.
+    pub async fn read(&self, stream: StreamId, offset: u64) -> Result<Option<Found>, StoreError> {
+        let Some(place) = self.ask(move |e| e.locate(stream, offset)).await? else { return Ok(None) };
+        self.with_reader(move |r| r.read(&place)).await.map(Some)
+    }
+
+    /// The next segment from number `from` on that holds something, held for [`check`](Self::check).
+    pub async fn segment(&self, from: u32) -> Result<Option<SegmentRef>, StoreError> {
+        self.ask(move |e| e.segment(from)).await
+    }
+
+    /// Checks every byte of a segment on every copy, and repairs.
+    pub async fn check(&self, segment: SegmentRef) -> Result<Checked, StoreError> {
+        self.with_reader(move |r| r.check(&segment)).await
+    }
+
+    /// What went wrong with disks since the start, in words.
+    pub fn troubles(&self) -> Vec<String> {
+        self.0.waker.board.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives up this handle; if it was the last, waits until all that was begun is done and
+    /// the disks are free for another program.
+    pub fn close(self) {
+        if let Some(inner) = Arc::into_inner(self.0) {
+            let thread = inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(inner);
+            let _ = thread.map(JoinHandle::join);
+        }
+    }
+
+    async fn send(&self, command: Command) -> Result<(), StoreError> {
+        self.0.commands.send(command).await.map_err(|_| gone())?;
+        self.0.waker.wake();
+        Ok(())
+    }
+
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Engine) -> T + Send + 'static) -> Result<T, StoreError> {
+        let (tell, answer) = oneshot::channel();
+        self.send(Command::Ask(Box::new(move |engine| _ = tell.send(question(engine))))).await?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// Runs `job` on a blocking thread, again while there is no memory for it.
+    async fn with_reader<T: Send + 'static>(
+        &self,
+        job: impl Fn(&mut Reader) -> Result<T, ReadError> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let job = Arc::new(job);
+        loop {
+            let turn = self.0.turns.acquire().await.map_err(|_| gone())?;
+            let (store, job) = (self.clone(), job.clone());
+            let done = tokio::task::spawn_blocking(move || store.read_now(&*job)).await.map_err(|_| gone())?;
+            drop(turn);
+            match done {
+                Err(ReadError::Busy) => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn read_now<T>(&self, job: &dyn Fn(&mut Reader) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let idle = || self.0.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let spare = idle().pop();
+        let mut reader = spare.unwrap_or_else(|| Reader::new(self.0.disks.clone(), Arc::new(self.0.buffers.clone())));
+        let done = job(&mut reader);
+        idle().push(reader);
+        done
+    }
+}
+
+impl Pending {
+    /// Waits until the record is kept, or refused.
+    pub async fn kept(self) -> Result<Kept, StoreError> {
+        match self.answer.await.map_err(|_| gone())?? {
+            Took::Kept(acknowledged) => Ok(Kept::Now(acknowledged)),
+            Took::Before(place, record) => {
+                self.store.with_reader(move |r| r.compare(&place, &record)).await??;
+                Ok(Kept::Before)
+            }
+        }
+    }
+}
+
+fn gone() -> StoreError {
+    Refused::Stopped("its thread has ended; the log says why".into()).into()
+}
+
+fn open_disks(paths: &[PathBuf]) -> Result<(Vec<Arc<DiskFile>>, Vec<DiskError>), DiskError> {
+    let (mut files, mut absent) = (Vec::new(), Vec::new());
+    for path in paths.iter().map(Path::new) {
+        match DiskFile::open(path) {
+            Ok(file) => files.push(Arc::new(file)),
+            Err(DiskError::Open { path, source }) => absent.push(DiskError::Open { path, source }),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok((files, absent))
+}
+
+/// All that the thread needs to begin.
+struct Begin {
+    files: Vec<Arc<DiskFile>>,
+    store: [u8; 16],
+    counters: Box<dyn Counters>,
+    options: Options,
+    buffers: Buffers,
+    inbox: mpsc::Receiver<Command>,
+    board: Arc<Board>,
+}
+
+struct Started {
+    opened: Opened,
+    disks: hoidla_store::Disks,
+    event: Arc<nix::sys::eventfd::EventFd>,
+    warnings: Vec<String>,
+}
+
+impl Begin {
+    fn run(self, tell: &std::sync::mpsc::SyncSender<Result<Started, StartError>>) {
+        match self.start() {
+            Err(why) => _ = tell.send(Err(why)),
+            Ok((started, driver)) => {
+                if tell.send(Ok(started)).is_ok() {
+                    driver.run();
+                }
+            }
+        }
+    }
+
+    fn start(self) -> Result<(Started, Driver), StartError> {
+        let disks = self.files.iter().map(|f| f.clone() as Arc<dyn Disk>).collect();
+        let (engine, opened) = Engine::open(disks, self.store, Arc::new(self.buffers.clone()), self.counters, self.options)?;
+        let disks = engine.disks();
+        let places = disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();
+        let ring = Ring::new(places, &self.buffers)?;
+        let (event, warnings) = (ring.waker(), ring.unregistered().into_iter().collect());
+        Ok((Started { opened, disks, event, warnings }, Driver::new(engine, ring, self.inbox, self.board)))
+    }
+}
+
+fn same(file: &Arc<DiskFile>, disk: &Arc<dyn Disk>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(file), Arc::as_ptr(disk))
+}
