@@ -55,7 +55,7 @@ pub struct Binding {
 }
 
 impl Binding {
-    fn bytes(&self, label: Label) -> Vec<u8> {
+    pub(crate) fn bytes(&self, label: Label) -> Vec<u8> {
         let (epoch, vault_epoch) = (self.epoch.to_le_bytes(), self.vault_epoch.to_le_bytes());
         bind(label, &[self.site.as_str().as_bytes(), self.dataset.as_str().as_bytes(), &self.stream.0, &epoch, &vault_epoch])
     }

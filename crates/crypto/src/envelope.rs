@@ -164,7 +164,7 @@ pub fn seal(card: &Custodian, id: &ShareId, share: &[u8]) -> Result<Vec<u8>, Env
     seal_with(&mut crate::system_rng(), card, id, share)
 }
 
-fn seal_with(rng: &mut impl CryptoRng, card: &Custodian, id: &ShareId, share: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+pub(crate) fn seal_with(rng: &mut impl CryptoRng, card: &Custodian, id: &ShareId, share: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
     assert!(share.len() <= MOST_SHARE, "a share is short");
     let to = read_card(card)?;
     let ephemeral = ephemeral(rng);

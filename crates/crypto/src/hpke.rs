@@ -90,7 +90,7 @@ pub fn seal(to: &PublicKey, info: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8
     seal_with(&mut crate::system_rng(), to, info, aad, plaintext)
 }
 
-fn seal_with(rng: &mut impl CryptoRng, to: &PublicKey, info: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+pub(crate) fn seal_with(rng: &mut impl CryptoRng, to: &PublicKey, info: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let (enc, ct) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha384, Kem>(&OpModeS::Base, &to.0, info, plaintext, aad, rng)
         .expect("a checked key and a short message seal");
     [&enc.to_bytes()[..], &ct].concat()

@@ -30,6 +30,9 @@ pub mod secret;
 pub mod sign;
 pub mod wrap;
 
+#[cfg(test)]
+mod vectors;
+
 pub use secret::Secret;
 pub use zeroize::Zeroizing;
 

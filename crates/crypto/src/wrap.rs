@@ -61,7 +61,7 @@ pub fn wrap_key(under: &Secret<32>, aad: &[u8], key: &Secret<32>) -> Vec<u8> {
     wrap_key_with(nonce, under, aad, key)
 }
 
-fn wrap_key_with(nonce: [u8; 12], under: &Secret<32>, aad: &[u8], key: &Secret<32>) -> Vec<u8> {
+pub(crate) fn wrap_key_with(nonce: [u8; 12], under: &Secret<32>, aad: &[u8], key: &Secret<32>) -> Vec<u8> {
     // Encrypted in its own locked memory, so that no plain copy is made.
     let mut tag = Tag::<Aes256Gcm>::default();
     let sealed = Secret::<32>::filled(|b| {
