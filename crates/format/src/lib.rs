@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod disk;
 pub mod frame;
 pub mod ids;
 pub mod leaf;

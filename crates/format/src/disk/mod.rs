@@ -1,0 +1,90 @@
+//! What stands on a disk of the store.
+//!
+//! ```text
+//! block 0, 16, 32, 48     superblock, four copies                     [superblock]
+//! block 64                two catalogue areas of equal size           [catalogue]
+//! then                    segments of equal size, by slot from 0
+//!   block 0 of each       segment header                              [segment]
+//!   then                  batches, the last of a closed one its index [batch]
+//! ```
+//!
+//! Promises: each layout carries a BLAKE3 hash over all of itself right after its
+//! header ([`seal`]), so a torn or rotten one is told from a whole one. It does not
+//! say whether a whole one is the right one: that is the chain's and the engine's.
+
+pub mod batch;
+pub mod catalogue;
+pub mod segment;
+pub mod superblock;
+
+use crate::{Hash32, Malformed};
+
+/// The unit of every place and length on a disk.
+pub const BLOCK: usize = 4096;
+/// The version of all layouts on a disk.
+pub const VERSION: u8 = 1;
+/// The blocks of a disk before its first catalogue area.
+pub const FRONT_BLOCKS: u64 = 64;
+
+/// Where a layout's own hash stands.
+const SEAL: std::ops::Range<usize> = 8..40;
+
+/// How many whole blocks hold `len` bytes.
+pub const fn blocks(len: usize) -> usize {
+    len.div_ceil(BLOCK)
+}
+
+/// Writes the hash of all other bytes into bytes 8 to 40, and returns it.
+pub fn seal(layout: &mut [u8]) -> Hash32 {
+    let hash = seal_of(layout);
+    layout[SEAL].copy_from_slice(&hash.0);
+    hash
+}
+
+/// Checks what [`seal`] wrote.
+pub fn check_seal(layout: &[u8]) -> Result<Hash32, Malformed> {
+    let found = layout.get(SEAL).ok_or(Malformed::Truncated { wanted: SEAL.end, left: layout.len() })?;
+    let hash = seal_of(layout);
+    if hash.0[..] == *found { Ok(hash) } else { Err(Malformed::Field("damaged: its hash does not match")) }
+}
+
+fn seal_of(layout: &[u8]) -> Hash32 {
+    let mut h = blake3::Hasher::new();
+    h.update(&layout[..SEAL.start]).update(&layout[SEAL.end..]);
+    Hash32(h.finalize().into())
+}
+
+/// How a disk is divided; the same on all disks of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Blocks of a segment: 16 to 2^20.
+    pub segment_blocks: u32,
+    /// Blocks of each catalogue area.
+    pub catalogue_blocks: u32,
+    /// Segments.
+    pub slots: u32,
+}
+
+impl Geometry {
+    /// The first block of a catalogue area (0 or 1).
+    pub fn catalogue_at(&self, area: u64) -> u64 {
+        FRONT_BLOCKS + area * u64::from(self.catalogue_blocks)
+    }
+
+    /// The first block of a segment.
+    pub fn segment_at(&self, slot: u32) -> u64 {
+        self.catalogue_at(2) + u64::from(slot) * u64::from(self.segment_blocks)
+    }
+
+    /// The blocks that a disk must have.
+    pub fn disk_blocks(&self) -> u64 {
+        self.segment_at(self.slots)
+    }
+
+    fn check(self) -> Result<Self, Malformed> {
+        let fits = (16..=1 << 20).contains(&self.segment_blocks)
+            && (1..=1 << 24).contains(&self.catalogue_blocks)
+            && (2..=1 << 28).contains(&self.slots);
+        if fits { Ok(self) } else { Err(Malformed::Field("a geometry that no store has")) }
+    }
+}

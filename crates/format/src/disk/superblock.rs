@@ -1,0 +1,67 @@
+//! The superblock: whose disk this is, and what may be trusted on it.
+
+use super::{BLOCK, Geometry, VERSION, check_seal, seal};
+use crate::{Kind, Malformed, Reader, Writer};
+
+/// The blocks at which the four copies stand.
+pub const AT: [u64; 4] = [0, 16, 32, 48];
+
+/// One disk's identity and membership. The valid copy with the highest sequence counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// The store's random name.
+    pub store: [u8; 16],
+    /// The disk's place in the store, from 0.
+    pub place: u8,
+    /// How many places the store has: one copy on each.
+    pub places: u8,
+    /// How the disk is divided.
+    pub geometry: Geometry,
+    /// Raised with each rewrite of the superblock.
+    pub sequence: u64,
+    /// Raised whenever the set of members changes.
+    pub membership: u64,
+    /// The places that are current: bit 0 is place 0.
+    pub members: u64,
+    /// Raised with each opening of the store, from 1.
+    pub run: u64,
+    /// The catalogue checkpoint that counts; it or the next one must be found.
+    pub checkpoint: u64,
+}
+
+impl Superblock {
+    /// The most places.
+    pub const MOST_PLACES: u8 = 64;
+
+    /// As one block.
+    pub fn to_block(&self) -> [u8; BLOCK] {
+        let mut w = Writer::with_header(Kind::Superblock, VERSION);
+        w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.places);
+        w.u32(self.geometry.segment_blocks).u32(self.geometry.catalogue_blocks).u32(self.geometry.slots);
+        w.u64(self.sequence).u64(self.membership).u64(self.members).u64(self.run).u64(self.checkpoint);
+        let mut block = [0; BLOCK];
+        let bytes = w.finish();
+        block[..bytes.len()].copy_from_slice(&bytes);
+        seal(&mut block);
+        block
+    }
+
+    /// Reads one copy.
+    pub fn from_block(block: &[u8; BLOCK]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(block);
+        r.header(Kind::Superblock, VERSION)?;
+        check_seal(block)?;
+        r.take(32)?;
+        let store = r.array()?;
+        let (place, places) = (r.u8()?, r.u8()?);
+        let geometry = Geometry { segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
+        let (sequence, membership, members, run, checkpoint) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?);
+        if places > Self::MOST_PLACES || place >= places || members >> (places - 1) > 1 {
+            return Err(Malformed::Field("a place that the store doesn't have"));
+        }
+        if r.rest().iter().any(|b| *b != 0) {
+            return Err(Malformed::Field("a superblock's rest must be zero"));
+        }
+        Ok(Self { store, place, places, geometry, sequence, membership, members, run, checkpoint })
+    }
+}
