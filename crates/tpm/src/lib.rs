@@ -1,1 +1,24 @@
-//! The TPM through libtss2: import, seal policy, node key.
+//! The TPM through libtss2: import, seal policy, node key, counters.
+//!
+//! Promises: every operation opens a context of its own, runs, and flushes what it loaded on
+//! every path, errors too; whatever a killed predecessor left behind is swept. The storage
+//! root key is pinned by name, and every session that carries a secret or an auth value is
+//! salted to that very key and encrypted, so that an interposer on the bus sees neither
+//! ([`Tpm`]). A half is released only for a release that names its vault epoch, while the
+//! release counter permits it, *and* for the auth value that the quorum yields.
+//!
+//! Doesn't: prove that the TPM is genuine (enrolment trusts what it finds, and says so), nor
+//! keep libtss2 from leaving an unsealed half on its heap: unseal in a short-lived process.
+
+mod blob;
+mod error;
+mod esys;
+pub mod swtpm;
+mod tcti;
+mod tpm;
+
+pub use blob::Blob;
+pub use error::TpmError;
+pub use swtpm::Swtpm;
+pub use tcti::Tcti;
+pub use tpm::{Clock, Counter, Identity, Tpm};
