@@ -8,17 +8,17 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{Acknowledged, Appended, Event, Place, Refused, Ticket};
+use hoidla_store::{Acknowledged, Appended, Event, Op, Place, Refused, Ticket};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Engine, Record,
+    Buffers, Engine, Record,
     ring::{Done, Ring, RingError},
 };
 
@@ -52,6 +52,22 @@ pub(crate) struct Board {
     pub asleep: AtomicBool,
     /// What went wrong with disks since the start, in words.
     pub troubles: Mutex<Vec<String>>,
+    /// What was asked of the disks since the start.
+    pub writes: AtomicU64,
+    pub bytes: AtomicU64,
+    pub flushes: AtomicU64,
+}
+
+impl Board {
+    fn count(&self, op: &Op<Buffers>) {
+        match op {
+            Op::Flush => _ = self.flushes.fetch_add(1, Ordering::Relaxed),
+            Op::Write { blocks, .. } => {
+                self.writes.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(blocks.as_ref().len() as u64, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// Wakes the thread when it sleeps; and when dropped, so that it sees that nobody is left.
@@ -110,6 +126,7 @@ impl Driver {
         loop {
             self.take_commands();
             while let Some(request) = self.engine.next_request() {
+                self.board.count(&request.op);
                 self.ring.push(request);
             }
             if self.answer_events() {

@@ -15,7 +15,7 @@ pub use buffers::{Blocks, Buffer, Buffers};
 pub use file::{DiskError, DiskFile};
 pub use locked::{Locked, LockedError, LockedKind};
 pub use ring::{Ring, RingError};
-pub use store::{Kept, Pending, Report, Settings, StartError, Store, StoreError, format};
+pub use store::{Kept, Pending, Report, Settings, StartError, Store, StoreError, Tally, format};
 
 /// A record in our buffers.
 pub type Record = hoidla_store::Record<Buffers>;

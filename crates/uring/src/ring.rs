@@ -31,7 +31,9 @@ const WAKE: u64 = u64::MAX;
 #[derive(Debug, Error)]
 pub enum RingError {
     /// The kernel gives none.
-    #[error("the kernel gives no io_uring ({0}): it needs Linux 5.11 or newer, and sysctl kernel.io_uring_disabled=0")]
+    #[error(
+        "the kernel gives no io_uring ({0}): it needs Linux 5.11 or newer, sysctl kernel.io_uring_disabled=0, and a limit on locked memory (ulimit -l) of at least 1 MiB"
+    )]
     Setup(io::Error),
     /// The disks couldn't be registered.
     #[error("the disks could not be registered with io_uring: {0}")]

@@ -8,7 +8,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -94,6 +94,17 @@ pub enum Kept {
     Before,
 }
 
+/// What was asked of the disks since the start, all copies together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Writes.
+    pub writes: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Flushes.
+    pub flushes: u64,
+}
+
 struct Inner {
     // Dropped in this order: the channel first, so that the thread, woken next, finds it closed.
     commands: mpsc::Sender<Command>,
@@ -129,7 +140,7 @@ impl Store {
         let buffers = Buffers::new(settings.memory)?;
         let (commands, inbox) = mpsc::channel(CHANNEL);
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let board = Arc::new(Board { asleep: AtomicBool::new(false), troubles: Mutex::default() });
+        let board = Arc::new(Board::default());
         let begin = Begin { files, store, counters, options: settings.options, buffers: buffers.clone(), inbox, board: board.clone() };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || begin.run(&tell))?;
         let started = told.recv().map_err(|_| io::Error::other("its thread ended at once"))??;
@@ -226,6 +237,13 @@ impl Store {
     /// What went wrong with disks since the start, in words.
     pub fn troubles(&self) -> Vec<String> {
         self.0.waker.board.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was asked of the disks since the start.
+    pub fn tally(&self) -> Tally {
+        let board = &self.0.waker.board;
+        let [writes, bytes, flushes] = [&board.writes, &board.bytes, &board.flushes].map(|n| n.load(Ordering::Relaxed));
+        Tally { writes, bytes, flushes }
     }
 
     /// Gives up this handle; if it was the last, waits until all that was begun is done and
