@@ -29,6 +29,7 @@ use crate::{
     Secret,
     keys::part,
     labels::{CUSTODIAN_ECDH, CUSTODIAN_MLKEM, CUSTODIAN_SIGNING, ENVELOPE, ENVELOPE_SHARE},
+    secret::then_wipe_stack,
     sign::{self, SigningKey},
     wrap::{bind, cipher, derive},
 };
@@ -125,7 +126,7 @@ impl CustodianKeys {
     }
 
     fn ecdh_public(&self) -> Vec<u8> {
-        compressed(&self.ecdh_key().public_key())
+        then_wipe_stack(|| compressed(&self.ecdh_key().public_key()))
     }
 
     fn mlkem_key(&self) -> ml_kem::DecapsulationKey<MlKem1024> {
@@ -136,7 +137,7 @@ impl CustodianKeys {
     }
 
     fn mlkem_public(&self) -> Vec<u8> {
-        self.mlkem_key().encapsulation_key().to_bytes().to_vec()
+        then_wipe_stack(|| self.mlkem_key().encapsulation_key().to_bytes().to_vec())
     }
 }
 
@@ -161,7 +162,7 @@ pub fn check_card(card: &Custodian) -> Result<(), EnvelopeError> {
 
 /// Seals a share to a custodian's card.
 pub fn seal(card: &Custodian, id: &ShareId, share: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
-    seal_with(&mut crate::system_rng(), card, id, share)
+    then_wipe_stack(|| seal_with(&mut crate::system_rng(), card, id, share))
 }
 
 pub(crate) fn seal_with(rng: &mut impl CryptoRng, card: &Custodian, id: &ShareId, share: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
@@ -182,6 +183,10 @@ pub(crate) fn seal_with(rng: &mut impl CryptoRng, card: &Custodian, id: &ShareId
 
 /// Opens an envelope as the share `id`.
 pub fn open(keys: &CustodianKeys, id: &ShareId, envelope: &[u8]) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
+    then_wipe_stack(|| open_with(keys, id, envelope))
+}
+
+fn open_with(keys: &CustodianKeys, id: &ShareId, envelope: &[u8]) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
     let mut r = Reader::new(envelope);
     r.header(Kind::Envelope, VERSION)?;
     let point = r.take(POINT)?;

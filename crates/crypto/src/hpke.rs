@@ -12,7 +12,7 @@ use rand_core::CryptoRng;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::Secret;
+use crate::{Secret, secret::then_wipe_stack};
 
 type Kem = MlKem1024P384;
 
@@ -66,7 +66,7 @@ impl KeyPair {
 
     /// The pair of a seed, always the same one.
     pub fn from_seed(seed: Secret<32>) -> Self {
-        let public = PublicKey(Kem::sk_to_pk(&private(&seed)));
+        let public = then_wipe_stack(|| PublicKey(Kem::sk_to_pk(&private(&seed))));
         Self { seed, public }
     }
 
@@ -91,18 +91,22 @@ pub fn seal(to: &PublicKey, info: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8
 }
 
 pub(crate) fn seal_with(rng: &mut impl CryptoRng, to: &PublicKey, info: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    let (enc, ct) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha384, Kem>(&OpModeS::Base, &to.0, info, plaintext, aad, rng)
-        .expect("a checked key and a short message seal");
-    [&enc.to_bytes()[..], &ct].concat()
+    then_wipe_stack(|| {
+        let (enc, ct) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha384, Kem>(&OpModeS::Base, &to.0, info, plaintext, aad, rng)
+            .expect("a checked key and a short message seal");
+        [&enc.to_bytes()[..], &ct].concat()
+    })
 }
 
 /// Opens what [`seal`] made with the same `info` and `aad`.
 pub fn open(with: &KeyPair, info: &[u8], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, HpkeError> {
     let (enc, ct) = sealed.split_at_checked(ENCAPPED_LEN).ok_or(HpkeError::Refused)?;
     let enc = Deserializable::from_bytes(enc).map_err(|_| HpkeError::Refused)?;
-    hpke::single_shot_open::<AesGcm256, HkdfSha384, Kem>(&OpModeR::Base, &private(&with.seed), &enc, info, ct, aad)
-        .map(Zeroizing::new)
-        .map_err(|_| HpkeError::Refused)
+    then_wipe_stack(|| {
+        hpke::single_shot_open::<AesGcm256, HkdfSha384, Kem>(&OpModeR::Base, &private(&with.seed), &enc, info, ct, aad)
+            .map(Zeroizing::new)
+            .map_err(|_| HpkeError::Refused)
+    })
 }
 
 /// Opens a sealed secret of exactly `N` bytes.

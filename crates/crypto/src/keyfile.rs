@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::{
     Secret, random,
+    secret::then_wipe_stack,
     wrap::{self, unwrap_key, wrap_key},
 };
 
@@ -205,7 +206,6 @@ fn stretch(cost: Cost, salt: &[u8; SALT], passphrase: &str) -> Result<Secret<32>
     }
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).expect("checked costs are Argon2's too");
     let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    Secret::try_filled(|out| {
-        argon.hash_password_into(passphrase.as_bytes(), salt, out).map_err(|_| KeyFileError::Memory(cost.memory_kib / 1024))
-    })
+    let hash = |out: &mut [u8; 32]| argon.hash_password_into(passphrase.as_bytes(), salt, out);
+    Secret::try_filled(|out| then_wipe_stack(|| hash(out)).map_err(|_| KeyFileError::Memory(cost.memory_kib / 1024)))
 }

@@ -10,6 +10,7 @@ use crate::{
     Secret,
     hpke::KeyPair,
     labels::{AGENT_INDEX, AUTHORITY_DOOR, AUTHORITY_STATEMENTS, Label, READER_HPKE, READER_SIGNING, RELEASE_SCALAR},
+    secret::then_wipe_stack,
     sign::SigningKey,
     wrap::derive,
 };
@@ -72,8 +73,7 @@ impl AgentKeys {
 
 /// The release key's scalar, for a library of P-256: big-endian, below the curve's order.
 pub fn release_scalar(master: &Secret<32>) -> Secret<32> {
-    (0..=u8::MAX)
-        .map(|n| derive::<32>(RELEASE_SCALAR, &[master.expose()], &[&[n]]))
-        .find(|s| p256::SecretKey::from_slice(s.expose()).is_ok())
-        .expect("256 candidates never all miss")
+    let candidate = |n| derive::<32>(RELEASE_SCALAR, &[master.expose()], &[&[n]]);
+    let fits = |s: &Secret<32>| then_wipe_stack(|| p256::SecretKey::from_slice(s.expose()).is_ok());
+    (0..=u8::MAX).map(candidate).find(fits).expect("256 candidates never all miss")
 }

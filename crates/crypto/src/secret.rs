@@ -3,7 +3,9 @@
 //! Promises: a [`Secret`] sits alone on its own page, locked into RAM where the
 //! system permits it, is never moved, and is wiped before the page is given back.
 //! It has no `Debug`, `Clone` or `Serialize`; equality takes constant time.
-//! It doesn't promise that a function it is lent to leaves no trace on the stack.
+//! Functions that are lent a secret may leave copies on the stack; those of this
+//! crate run under [`then_wipe_stack`], and a test reads all memory afterwards.
+//! It doesn't promise that for what other crates do with lent bytes.
 
 use region::LockGuard;
 use subtle::ConstantTimeEq;
@@ -98,6 +100,28 @@ impl<const N: usize> Drop for Secret<N> {
     fn drop(&mut self) {
         self.bytes_mut().zeroize();
     }
+}
+
+/// More stack than any operation of this crate uses.
+const STACK: usize = 256 * 1024;
+
+/// Runs `f`, then overwrites the stack that it used: libraries of cryptography wipe
+/// their values when they are dropped, but not where they were moved from.
+#[inline(never)]
+pub fn then_wipe_stack<R>(f: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn run<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    let result = run(f);
+    wipe_stack();
+    result
+}
+
+#[inline(never)]
+fn wipe_stack() {
+    // Begins where `run` began, and is longer than it was deep.
+    std::hint::black_box(&mut [0_u8; STACK]);
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::{
     Secret,
     labels::{Label, RAW_SIGNATURE, SIGNING_SCALAR},
+    secret::then_wipe_stack,
     wrap::{bind, derive},
 };
 
@@ -79,7 +80,7 @@ impl SigningKey {
     /// The key of a 32-byte secret, always the same one.
     pub fn from_secret(secret: &Secret<32>) -> Self {
         let scalar = scalar(SIGNING_SCALAR, secret);
-        let public = VerifyingKey(*ecdsa_key(&scalar).verifying_key());
+        let public = then_wipe_stack(|| VerifyingKey(*ecdsa_key(&scalar).verifying_key()));
         Self { scalar, public }
     }
 
@@ -90,8 +91,10 @@ impl SigningKey {
 
     /// PKCS#8 in DER, for X.509 and TLS libraries.
     pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
-        let der = ecdsa_key(&self.scalar).to_pkcs8_der().expect("a key of P-384 has an encoding");
-        Zeroizing::new(der.as_bytes().to_vec())
+        then_wipe_stack(|| {
+            let der = ecdsa_key(&self.scalar).to_pkcs8_der().expect("a key of P-384 has an encoding");
+            Zeroizing::new(der.as_bytes().to_vec())
+        })
     }
 
     /// Writes a statement in its one encoding and signs it as `name`.
@@ -146,7 +149,7 @@ impl SigningKey {
     }
 
     fn sign_bytes(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
-        let signature: Signature = ecdsa_key(&self.scalar).sign(message);
+        let signature: Signature = then_wipe_stack(|| ecdsa_key(&self.scalar).sign(message));
         signature.normalize_s().to_bytes().into()
     }
 }
@@ -270,10 +273,9 @@ fn check(note: &Note, name: Option<&str>, key: &VerifyingKey) -> Result<(), Sign
 
 /// The first candidate below the curve's order; the first one is, but for one time in 2^190.
 pub(crate) fn scalar(label: Label, secret: &Secret<32>) -> Secret<48> {
-    (0..=u8::MAX)
-        .map(|n| derive::<48>(label, &[secret.expose()], &[&[n]]))
-        .find(|s| p384::SecretKey::from_slice(s.expose()).is_ok())
-        .expect("256 candidates never all miss")
+    let candidate = |n| derive::<48>(label, &[secret.expose()], &[&[n]]);
+    let fits = |s: &Secret<48>| then_wipe_stack(|| p384::SecretKey::from_slice(s.expose()).is_ok());
+    (0..=u8::MAX).map(candidate).find(fits).expect("256 candidates never all miss")
 }
 
 fn ecdsa_key(scalar: &Secret<48>) -> ecdsa::SigningKey {

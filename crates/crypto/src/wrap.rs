@@ -8,12 +8,12 @@ use aes_gcm::{
     Aes256Gcm, KeyInit,
     aead::{AeadInOut, Nonce, Tag},
 };
-use hkdf::Hkdf;
+use hkdf::HkdfExtract;
 use hoidla_format::Writer;
 use sha2::Sha384;
 use thiserror::Error;
 
-use crate::{Secret, labels::Label, random};
+use crate::{Secret, labels::Label, random, secret::then_wipe_stack};
 
 /// Bytes of a wrapped 32-byte key.
 pub const WRAPPED_LEN: usize = 12 + 32 + 16;
@@ -32,15 +32,13 @@ pub enum WrapError {
 /// HKDF-SHA384 over the secrets one after another (each of a length fixed by the
 /// label), with `info = label ‖ each context with a 32-bit length before it`.
 pub fn derive<const N: usize>(label: Label, secrets: &[&[u8]], context: &[&[u8]]) -> Secret<N> {
-    let mut extract = hkdf::HkdfExtract::<Sha384>::new(None);
-    secrets.iter().for_each(|s| extract.input_ikm(s));
-    let (_, hkdf) = extract.finalize();
-    expand(&hkdf, label, context)
-}
-
-fn expand<const N: usize>(hkdf: &Hkdf<Sha384>, label: Label, context: &[&[u8]]) -> Secret<N> {
     let info = bind(label, context);
-    Secret::filled(|out| hkdf.expand(&info, out).expect("a key is far shorter than HKDF's limit"))
+    then_wipe_stack(|| {
+        let mut extract = HkdfExtract::<Sha384>::new(None);
+        secrets.iter().for_each(|s| extract.input_ikm(s));
+        let (_, hkdf) = extract.finalize();
+        Secret::filled(|out| hkdf.expand(&info, out).expect("a key is far shorter than HKDF's limit"))
+    })
 }
 
 /// A label and ids as one unambiguous string of bytes: `label ‖ each id with a
@@ -66,9 +64,11 @@ pub(crate) fn wrap_key_with(nonce: [u8; 12], under: &Secret<32>, aad: &[u8], key
     let mut tag = Tag::<Aes256Gcm>::default();
     let sealed = Secret::<32>::filled(|b| {
         b.copy_from_slice(key.expose());
-        tag = cipher(under)
-            .encrypt_inout_detached(&Nonce::<Aes256Gcm>::from(nonce), aad, b.as_mut_slice().into())
-            .expect("32 bytes are within AES-GCM's limit");
+        tag = then_wipe_stack(|| {
+            cipher(under)
+                .encrypt_inout_detached(&Nonce::<Aes256Gcm>::from(nonce), aad, b.as_mut_slice().into())
+                .expect("32 bytes are within AES-GCM's limit")
+        });
     });
     [&nonce[..], sealed.expose(), &tag].concat()
 }
@@ -81,9 +81,11 @@ pub fn unwrap_key(under: &Secret<32>, aad: &[u8], wrapped: &[u8]) -> Result<Secr
     let tag = Tag::<Aes256Gcm>::try_from(tag).expect("16 bytes are left");
     Secret::try_filled(|b| {
         b.copy_from_slice(sealed);
-        cipher(under)
-            .decrypt_inout_detached(&Nonce::<Aes256Gcm>::from(*nonce), aad, b.as_mut_slice().into(), &tag)
-            .map_err(|_| WrapError::Refused)
+        then_wipe_stack(|| {
+            cipher(under)
+                .decrypt_inout_detached(&Nonce::<Aes256Gcm>::from(*nonce), aad, b.as_mut_slice().into(), &tag)
+                .map_err(|_| WrapError::Refused)
+        })
     })
 }
 
