@@ -25,7 +25,9 @@ pub enum TpmError {
     #[error("this release is retired: the TPM's release counter has passed its epoch; install the release that followed it")]
     Retired,
     /// The release doesn't name the vault epoch.
-    #[error("the release doesn't approve vault epoch {vault_epoch} of {dataset}: it was retired, or dealt after the release was signed; ask the authority for a release that names it")]
+    #[error(
+        "the release doesn't approve vault epoch {vault_epoch} of {dataset}: it was retired, or dealt after the release was signed; ask the authority for a release that names it"
+    )]
     NotApproved {
         /// The dataset.
         dataset: Name,

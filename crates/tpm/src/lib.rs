@@ -19,6 +19,7 @@ mod tpm;
 
 pub use blob::Blob;
 pub use error::TpmError;
+pub use esys::silence_libtss2;
 pub use swtpm::Swtpm;
 pub use tcti::Tcti;
 pub use tpm::{Clock, Counter, Identity, Tpm};

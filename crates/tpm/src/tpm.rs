@@ -1,10 +1,23 @@
 //! What the appliance asks of its TPM.
 
-use hoidla_crypto::Secret;
-use hoidla_format::{Hash32, Name, statements::{PcrValue, TpmHalf}};
-use hoidla_verify::{Approved, PolicyRef, Public, RELEASE_COUNTER, ReleasePublic, TpmName};
+use std::sync::{Mutex, PoisonError};
 
-use crate::{Blob, Tcti, TpmError};
+use hoidla_crypto::Secret;
+use hoidla_format::{
+    Hash32, Name,
+    statements::{PcrValue, TpmHalf},
+};
+use hoidla_verify::{Approved, PolicyRef, Public, RELEASE_COUNTER, ReleasePublic, TpmName, import, release::Ticket};
+
+use crate::{
+    Blob, Tcti, TpmError,
+    esys::{self, ENDORSEMENT, Esys, Handle, OWNER},
+};
+
+/// The most steps the release counter is raised at once: each is a write to NV.
+const MOST_STEPS: u64 = 4096;
+/// How often a policy is tried again because a register changed between check and use.
+const TRIES: usize = 3;
 
 /// The counters that Hoidla keeps in NV. Each only ever grows, also when it is deleted and
 /// made again; where it begins is the TPM's choice.
@@ -52,35 +65,237 @@ pub struct Identity {
 /// One TPM. Operations may be called from many threads; they run one after another.
 pub struct Tpm {
     tcti: Tcti,
+    srk: Public,
+    turn: Mutex<()>,
 }
 
 impl Tpm {
     /// Opens a TPM and trusts the storage root key it finds: for the first time only.
-    pub fn open(tcti: &Tcti) -> Result<Self, TpmError> { todo!() }
+    pub fn open(tcti: &Tcti) -> Result<Self, TpmError> {
+        let esys = Esys::open(tcti)?;
+        sweep(&esys)?;
+        let (srk, public) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
+        if esys.name(&srk)? != public.name() || !public.same_template(&Public::srk_template()) {
+            return Err(TpmError::Answer("CreatePrimary"));
+        }
+        Ok(Self { tcti: tcti.clone(), srk: public, turn: Mutex::new(()) })
+    }
+
     /// Opens the TPM whose storage root key has this name, or none.
-    pub fn open_pinned(tcti: &Tcti, srk: &TpmName) -> Result<Self, TpmError> { todo!() }
+    pub fn open_pinned(tcti: &Tcti, srk: &TpmName) -> Result<Self, TpmError> {
+        let tpm = Self::open(tcti)?;
+        if tpm.srk.name() == *srk { Ok(tpm) } else { Err(TpmError::WrongSrk) }
+    }
+
     /// The storage root key.
-    pub fn srk(&self) -> &Public { todo!() }
+    pub fn srk(&self) -> &Public {
+        &self.srk
+    }
+
     /// Makes the node key: P-256, usable only under a release that `release` signed for `reference`.
-    pub fn create_node_key(&self, release: &ReleasePublic, reference: &PolicyRef) -> Result<Blob, TpmError> { todo!() }
-    /// The keys home records; makes the release counter if there is none.
-    pub fn identity(&self, release: &ReleasePublic, reference: &PolicyRef, node: &Blob) -> Result<Identity, TpmError> { todo!() }
+    pub fn create_node_key(&self, release: &ReleasePublic, reference: &PolicyRef) -> Result<Blob, TpmError> {
+        let template = Public::signing_template(release.policy(reference).digest(), false);
+        self.with_srk(|esys, srk| {
+            let blob = esys.create(srk, &template, &esys.salted_session(srk)?)?;
+            if blob.public.same_template(&template) { Ok(blob) } else { Err(TpmError::Answer("Create")) }
+        })
+    }
+
+    /// The keys that home records; makes the release counter if there is none.
+    pub fn identity(&self, release: &ReleasePublic, reference: &PolicyRef, node: &Blob) -> Result<Identity, TpmError> {
+        let ak = Public::signing_template(release.policy(reference).digest(), true);
+        let release_counter = self.counter(Counter::Release)?;
+        Ok(Identity {
+            ek: self.endorsement_key(&Public::ek_template())?,
+            srk: self.srk.clone(),
+            ak: self.endorsement_key(&ak)?,
+            node: node.public.clone(),
+            release_counter,
+        })
+    }
+
+    fn endorsement_key(&self, template: &Public) -> Result<Public, TpmError> {
+        self.with_srk(|esys, srk| {
+            let (_key, public) = esys.create_primary(ENDORSEMENT, template, Some(&esys.salted_session(srk)?))?;
+            if public.same_template(template) { Ok(public) } else { Err(TpmError::Answer("CreatePrimary")) }
+        })
+    }
+
     /// Signs a SHA-256 digest with the node key: r ‖ s.
-    pub fn sign_with_node(&self, node: &Blob, release: &Approved, digest: &[u8; 32]) -> Result<[u8; 64], TpmError> { todo!() }
-    /// Imports a half, after checking that it is one for this release key and reference. The blob goes to the state folder.
-    pub fn import_half(&self, half: &TpmHalf, release: &ReleasePublic, reference: &PolicyRef) -> Result<Blob, TpmError> { todo!() }
-    /// Unseals a half. Run it in a short-lived process only.
-    pub fn unseal_half(&self, half: &Blob, release: &Approved, dataset: &Name, vault_epoch: u32, auth: &Secret<32>) -> Result<Secret<32>, TpmError> { todo!() }
+    pub fn sign_with_node(&self, node: &Blob, release: &Approved, digest: &[u8; 32]) -> Result<[u8; 64], TpmError> {
+        self.under_release(release, &release.node(), node, |esys, _, key, policy| esys.sign(key, policy, digest))
+    }
+
+    /// Imports a half, after checking that it is one for this release key and reference. The
+    /// blob is for the state folder; it is loaded once to see that it does.
+    pub fn import_half(&self, half: &TpmHalf, release: &ReleasePublic, reference: &PolicyRef) -> Result<Blob, TpmError> {
+        let not = |why: String| TpmError::NotAHalf { dataset: half.dataset.clone(), vault_epoch: half.vault_epoch, why };
+        let public = Public::parse(&half.public.0).map_err(|e| not(e.to_string()))?;
+        if !import::is_half(&public, release.half_policy(reference).digest()) {
+            return Err(not("it has another policy".into()));
+        }
+        self.with_srk(|esys, srk| {
+            let private = esys.import(srk, &esys.salted_session(srk)?, &public, &half.duplicate.0, &half.seed.0)?;
+            let blob = Blob { public: public.clone(), private };
+            esys.load(srk, &blob)?;
+            Ok(blob)
+        })
+    }
+
+    /// Unseals a half. Run it in a short-lived process only: libtss2 leaves it on its heap.
+    pub fn unseal_half(
+        &self,
+        half: &Blob,
+        release: &Approved,
+        dataset: &Name,
+        vault_epoch: u32,
+        auth: &Secret<32>,
+    ) -> Result<Secret<32>, TpmError> {
+        let not_approved = || TpmError::NotApproved { dataset: dataset.clone(), vault_epoch };
+        let ticket = release.vault(dataset, vault_epoch).ok_or_else(not_approved)?;
+        if !import::is_half(&half.public, release.key().half_policy(&ticket.reference).digest()) {
+            return Err(TpmError::Policy);
+        }
+        self.under_release(release, &ticket, half, |esys, srk, object, policy| {
+            esys.set_auth(object, auth)?;
+            esys.policy_auth_value(policy)?;
+            esys.unseal(object, policy, &esys.salted_session(srk)?)
+        })
+    }
+
     /// Reads registers of the SHA-256 bank.
-    pub fn pcr_read(&self, indices: &[u8]) -> Result<Vec<PcrValue>, TpmError> { todo!() }
+    pub fn pcr_read(&self, indices: &[u8]) -> Result<Vec<PcrValue>, TpmError> {
+        self.with_tpm(|esys| indices.iter().map(|&index| Ok(PcrValue { index, value: esys.pcr_read(index)? })).collect())
+    }
+
     /// Extends a register of the SHA-256 bank.
-    pub fn pcr_extend(&self, index: u8, digest: &Hash32) -> Result<(), TpmError> { todo!() }
+    pub fn pcr_extend(&self, index: u8, digest: &Hash32) -> Result<(), TpmError> {
+        if index > 23 {
+            return Err(TpmError::Answer("PCR_Extend"));
+        }
+        self.with_srk(|esys, srk| esys.pcr_extend(index, digest, &esys.salted_session(srk)?))
+    }
+
     /// Resets, restarts and powered time.
-    pub fn read_clock(&self) -> Result<Clock, TpmError> { todo!() }
+    pub fn read_clock(&self) -> Result<Clock, TpmError> {
+        let clock = self.with_tpm(Esys::read_clock)?;
+        Ok(Clock { powered_ms: clock.clock, reset_count: clock.resetCount, restart_count: clock.restartCount, safe: clock.safe != 0 })
+    }
+
     /// Where a counter stands, making it if there is none.
-    pub fn counter(&self, counter: Counter) -> Result<u64, TpmError> { todo!() }
+    pub fn counter(&self, counter: Counter) -> Result<u64, TpmError> {
+        let number = counter as u32;
+        self.with_srk(|esys, srk| {
+            let session = esys.salted_session(srk)?;
+            let Some(index) = esys.index(number)? else {
+                let index = esys.define_counter(number, &session)?;
+                esys.nv_increment(&index, &session)?;
+                return esys.nv_read(&index, &session);
+            };
+            if esys.index_name(&index)? == TpmName::of_unwritten_counter(number) {
+                esys.nv_increment(&index, &session)?;
+            }
+            esys.nv_read(&ours(esys, number)?, &session)
+        })
+    }
+
     /// Raises a counter by one: where it stands now.
-    pub fn increment(&self, counter: Counter) -> Result<u64, TpmError> { todo!() }
-    /// Retires every release whose epoch is below `epoch`, and with them every vault epoch that later releases leave out.
-    pub fn retire_releases_below(&self, epoch: u64) -> Result<(), TpmError> { todo!() }
+    pub fn increment(&self, counter: Counter) -> Result<u64, TpmError> {
+        self.with_srk(|esys, srk| {
+            let session = esys.salted_session(srk)?;
+            let index = ours(esys, counter as u32)?;
+            esys.nv_increment(&index, &session)?;
+            esys.nv_read(&index, &session)
+        })
+    }
+
+    /// Retires every release whose epoch is below `epoch`, and with them every vault epoch that
+    /// later releases leave out. There is no way back.
+    pub fn retire_releases_below(&self, epoch: u64) -> Result<(), TpmError> {
+        let stands = self.counter(Counter::Release)?;
+        if epoch.saturating_sub(stands) > MOST_STEPS {
+            return Err(TpmError::TooFar { stands, wanted: epoch });
+        }
+        for _ in stands..epoch {
+            self.increment(Counter::Release)?;
+        }
+        Ok(())
+    }
+
+    /// One operation on a context of its own; after a failure, whatever stayed loaded is swept,
+    /// since a context that saw a false answer can't flush any more.
+    fn with_tpm<T>(&self, work: impl Fn(&Esys) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = Esys::open(&self.tcti).and_then(|esys| work(&esys));
+        if result.is_err() {
+            // The failure itself is what the caller must hear; an unreachable TPM sweeps nothing.
+            let _ = Esys::open(&self.tcti).and_then(|esys| sweep(&esys));
+        }
+        result
+    }
+
+    /// The same, with the pinned storage root key loaded: the very handle that sessions are salted to.
+    fn with_srk<T>(&self, work: impl Fn(&Esys, &Handle<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        self.with_tpm(|esys| {
+            let (srk, _) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
+            if esys.name(&srk)? != self.srk.name() {
+                return Err(TpmError::WrongSrk);
+            }
+            work(esys, &srk)
+        })
+    }
+
+    /// The same, with an object loaded and a policy session that a release has satisfied.
+    fn under_release<T>(
+        &self,
+        release: &Approved,
+        ticket: &Ticket<'_>,
+        object: &Blob,
+        work: impl Fn(&Esys, &Handle<'_>, &Handle<'_>, &Handle<'_>) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
+        let once = || {
+            self.with_srk(|esys, srk| {
+                let policy = release_session(esys, srk, release, ticket)?;
+                let object = esys.load(srk, object)?;
+                work(esys, srk, &object, &policy)
+            })
+        };
+        let mut result = once();
+        for _ in 1..TRIES {
+            match &result {
+                Err(e) if esys::pcrs_changed(e) => result = once(),
+                _ => break,
+            }
+        }
+        result
+    }
+}
+
+/// A policy session whose digest is the release key's word for this reference.
+fn release_session<'e>(esys: &'e Esys, srk: &Handle<'_>, release: &Approved, ticket: &Ticket<'_>) -> Result<Handle<'e>, TpmError> {
+    let key = release.key();
+    let word = {
+        let loaded = esys.load_external(key.public())?;
+        esys.verify_signature(&loaded, &ticket.digest, ticket.signature)?
+    };
+    let statement = release.release();
+    let session = esys.policy_session(srk)?;
+    esys.policy_pcr(&session, &statement.pcrs)?;
+    esys.policy_counter_at_most(&session, &ours(esys, RELEASE_COUNTER)?, statement.epoch)?;
+    esys.policy_authorize(&session, &statement.policy, &ticket.reference.0, &key.name(), &word)?;
+    Ok(session)
+}
+
+/// One of Hoidla's counters, and nothing else that sits at its number.
+fn ours(esys: &Esys, number: u32) -> Result<esys::Index<'_>, TpmError> {
+    let index = esys.index(number)?.ok_or(TpmError::NoCounter(number))?;
+    if esys.index_name(&index)? == TpmName::of_counter(number) { Ok(index) } else { Err(TpmError::NoCounter(number)) }
+}
+
+fn sweep(esys: &Esys) -> Result<(), TpmError> {
+    let left = esys.sweep()?;
+    if left > 0 {
+        tracing::warn!(left, "flushed sessions and objects that an interrupted program left in the TPM");
+    }
+    Ok(())
 }

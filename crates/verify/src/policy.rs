@@ -44,9 +44,18 @@ impl TpmName {
 
     /// The name of one of Hoidla's counters, once it has been incremented.
     pub fn of_counter(index: u32) -> Self {
+        Self::of_index(index, COUNTER_ATTRIBUTES | NV_WRITTEN)
+    }
+
+    /// The name of one of Hoidla's counters before its first increment.
+    pub fn of_unwritten_counter(index: u32) -> Self {
+        Self::of_index(index, COUNTER_ATTRIBUTES)
+    }
+
+    fn of_index(index: u32, attributes: u32) -> Self {
         let mut public = index.to_be_bytes().to_vec();
         public.extend(ALG_SHA256.to_be_bytes());
-        public.extend((COUNTER_ATTRIBUTES | NV_WRITTEN).to_be_bytes());
+        public.extend(attributes.to_be_bytes());
         public.extend([0, 0, 0, 8]);
         Self::of(&public)
     }

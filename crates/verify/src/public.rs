@@ -221,11 +221,7 @@ impl Public {
     pub fn signing_template(policy: Hash32, restricted: bool) -> Self {
         use attribute::{ADMIN_WITH_POLICY, FIXED_PARENT, FIXED_TPM, NO_DA, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN};
         let base = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | ADMIN_WITH_POLICY | NO_DA | SIGN;
-        Self {
-            attributes: if restricted { base | RESTRICTED } else { base },
-            policy: Some(policy),
-            shape: Shape::Signing(Point::EMPTY),
-        }
+        Self { attributes: if restricted { base | RESTRICTED } else { base }, policy: Some(policy), shape: Shape::Signing(Point::EMPTY) }
     }
 
     /// Whether two objects are the same but for what a TPM fills in: their points or hashes.
