@@ -1,244 +1,361 @@
 //! The engine: takes records, hands out requests, tells what became of them.
+//!
+//! Promises: it does no I/O and keeps no more memory than the records it was given,
+//! a bounded commit or two and its catalogue; what it acknowledges, every current copy
+//! has flushed; requests may be completed in any order; the same calls give the same
+//! requests. It needs no clock: a commit gathers what came while the one before it was
+//! written. It doesn't read: [`crate::Reader`] does.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
-use hoidla_format::StreamId;
+use hoidla_format::{
+    Hash32, Name, StreamId,
+    disk::{
+        BLOCK,
+        batch::{Entry, Note, What},
+        superblock::Superblock,
+    },
+    frame::{self, Chain},
+};
+use hoidla_log::Frontier;
 
 use crate::{
-    device::{Counters, Disk, Pool, Request},
+    catalogue::{Catalogue, Shape},
+    commit::{Awaited, Flying},
+    device::{Counters, DiskNo, Disks, Pool, Request},
+    draft::{Building, Payload, Waiter},
+    job::Job,
+    options::Options,
+    read::{Place, SegmentRef, Where},
+    space::{Open, Space},
     types::*,
 };
 
-/// How a store is laid out; settled when it is formatted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Bytes of a segment, a multiple of the block; 64 MiB unless told otherwise.
-    pub segment: u64,
-    /// Bytes of each of the two catalogue areas; 0 picks by the disks' size.
-    pub catalogue: u64,
-}
-
-impl Default for Layout {
-    fn default() -> Self {
-        Self { segment: 64 << 20, catalogue: 0 }
-    }
-}
-
-/// How the engine runs; none of it stands on disk.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Payload bytes that one commit gathers at most.
-    pub commit_bytes: usize,
-    /// Commits under way at once: one is written while the one before is flushed.
-    pub depth: usize,
-    /// Open segments at once.
-    pub open_segments: usize,
-    /// Copy what a returning disk has missed, at opening; else it stays out.
-    pub resync: bool,
-    /// Write zeros into segments before their first use, in the background.
-    pub prewrite: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { commit_bytes: 16 << 20, depth: 2, open_segments: 32, resync: true, prewrite: false }
-    }
-}
-
-/// What opening found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// Places whose disk is missing, or stale and not resynced.
-    pub missing: Vec<u8>,
-    /// Places whose disk came back and was made whole.
-    pub resynced: Vec<u8>,
-    /// What was repaired from another copy.
-    pub repaired: Vec<String>,
-    /// What no copy holds any more, though it was marked as kept.
-    pub damage: Vec<String>,
-    /// Commits that were begun and not acknowledged, cut.
-    pub cut: u64,
-    /// The catalogue was lost and rebuilt from all segments.
-    pub rebuilt: bool,
-}
-
-/// Why a store cannot be opened or formatted.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Not one of ours, or unreadable.
-    #[error("{0}")]
-    Disk(String),
-}
-
 /// The store, running.
 pub struct Engine<P: Pool> {
-    _pool: Arc<P>,
+    pub(crate) pool: Arc<P>,
+    pub(crate) counters: Box<dyn Counters>,
+    pub(crate) options: Options,
+    pub(crate) disks: Disks,
+    /// The places that are current.
+    pub(crate) current: u64,
+    pub(crate) superblock: Superblock,
+    pub(crate) run_first: u64,
+    /// What is durable.
+    pub(crate) catalogue: Catalogue,
+    /// What will be, once all that is under way is durable.
+    pub(crate) ahead: HashMap<StreamId, Ahead>,
+    pub(crate) frontier: Frontier,
+    pub(crate) next_commit: u64,
+    pub(crate) space: Space,
+    pub(crate) building: Building<P>,
+    pub(crate) flying: VecDeque<Flying<P>>,
+    /// The highest mark that a sealed batch carries.
+    pub(crate) marked: u64,
+    /// The last acknowledged commit that was more than a mark.
+    pub(crate) content: u64,
+    pub(crate) requests: VecDeque<Request<P>>,
+    pub(crate) awaited: HashMap<u64, Awaited>,
+    pub(crate) next_id: u64,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) job: Option<Job<P>>,
+    /// Membership has changed and isn't on all disks yet: nothing is acknowledged.
+    pub(crate) raising: bool,
+    pub(crate) since_checkpoint: u64,
+    pub(crate) rewriting: HashSet<u32>,
+    pub(crate) stopped: Option<String>,
+}
+
+/// A stream as it will be.
+#[derive(Clone, Debug)]
+pub(crate) struct Ahead {
+    pub generation: u32,
+    pub chain: Chain,
+    pub epoch: u32,
+    pub closed: u32,
+    pub alarm: Option<u64>,
+    /// Waiters that will touch it.
+    pub pending: u32,
 }
 
 impl<P: Pool> Engine<P> {
-    /// Lays an empty store on `disks` (one copy each); everything on them is lost. `store` is
-    /// 16 random bytes that name it.
-    pub fn format(_disks: &[Arc<dyn Disk>], _store: [u8; 16], _layout: Layout, _counters: &mut dyn Counters) -> Result<(), OpenError> {
-        todo!()
-    }
-
-    /// Opens the store that lies on `disks`, in any order; some may be missing. `store`: refuse any other.
-    pub fn open(
-        _disks: Vec<Arc<dyn Disk>>,
-        _store: [u8; 16],
-        _pool: Arc<P>,
-        _counters: Box<dyn Counters>,
-        _options: Options,
-    ) -> Result<(Self, Opened), OpenError> {
-        todo!()
-    }
-
     /// The disks by place, for readers and verification, and for the driver of [`Request`]s.
-    pub fn disks(&self) -> crate::device::Disks {
-        todo!()
+    pub fn disks(&self) -> Disks {
+        self.disks.clone()
+    }
+
+    /// The places whose copy is current.
+    pub fn current(&self) -> Vec<DiskNo> {
+        (0..self.superblock.places).filter(|d| self.is_current(*d)).collect()
+    }
+
+    pub(crate) fn is_current(&self, disk: DiskNo) -> bool {
+        self.current >> disk & 1 == 1
     }
 
     /// Takes one record. Whatever is refused leaves no trace.
-    pub fn append(&mut self, _record: Record<P>, _ticket: Ticket) -> Result<Appended, Refused> {
-        todo!()
+    pub fn append(&mut self, record: Record<P>, ticket: Ticket) -> Result<Appended, Refused> {
+        self.check_running()?;
+        check_record(&record)?;
+        let known = self.known(record.stream);
+        if let Some(a) = &known {
+            self.check_belongs(a, &record.generation)?;
+        }
+        let (chain, epoch, closed) = known.as_ref().map_or((Chain::EMPTY, 0, 0), |a| (a.chain, a.epoch, a.closed));
+        if record.offset < chain.length {
+            return self.append_again(&record, ticket);
+        }
+        if record.offset > chain.length {
+            return Err(Refused::Gap { offset: record.offset, expected: chain.length });
+        }
+        if record.epoch < epoch || record.epoch <= closed {
+            return Err(Refused::EpochOver { epoch: record.epoch, next: epoch.max(closed.saturating_add(1)) });
+        }
+        if record.epoch > epoch {
+            self.check_catalogue_room()?;
+        }
+        self.place_record(record, chain, ticket)?;
+        Ok(Appended::Pending)
+    }
+
+    fn check_running(&self) -> Result<(), Refused> {
+        self.stopped.as_ref().map_or(Ok(()), |why| Err(Refused::Stopped(why.clone())))
+    }
+
+    fn check_belongs(&self, a: &Ahead, generation: &Generation) -> Result<(), Refused> {
+        if *self.catalogue.generations[a.generation as usize] != *generation {
+            return Err(Refused::Foreign);
+        }
+        a.alarm.map_or(Ok(()), |presented| Err(Refused::Alarmed { presented }))
+    }
+
+    /// A stream as it will be, if there is one.
+    pub(crate) fn known(&self, stream: StreamId) -> Option<Ahead> {
+        self.ahead.get(&stream).cloned().or_else(|| {
+            let s = self.catalogue.streams.get(&stream)?;
+            let epoch = s.epochs.last().map_or(0, |e| e.0);
+            Some(Ahead { generation: s.generation, chain: s.chain, epoch, closed: s.closed, alarm: s.alarm, pending: 0 })
+        })
+    }
+
+    fn append_again(&mut self, record: &Record<P>, ticket: Ticket) -> Result<Appended, Refused> {
+        if let Some(place) = self.locate(record.stream, record.offset) {
+            return Ok(Appended::Before(place));
+        }
+        let lists = self.flying.iter_mut().map(|f| &mut f.waiters).chain([&mut self.building.waiters]);
+        for waiters in lists {
+            let same_place = |w: &&Waiter| matches!(w, Waiter::Record { stream, offset, .. } if (*stream, *offset) == (record.stream, record.offset));
+            let Some(found) = waiters.iter().find(same_place) else { continue };
+            let mut again = found.clone();
+            let Waiter::Record { ticket: t, entry, epoch, .. } = &mut again else { continue };
+            if *entry != (Entry { len: record.len, hash: record.hash }) || *epoch != record.epoch {
+                break;
+            }
+            *t = ticket;
+            waiters.push(again);
+            if let Some(a) = self.ahead.get_mut(&record.stream) {
+                a.pending += 1;
+            }
+            return Ok(Appended::Pending);
+        }
+        Err(Refused::Fork { offset: record.offset })
+    }
+
+    /// The checkpoint must keep room for all segments that may come.
+    fn check_catalogue_room(&self) -> Result<(), Refused> {
+        let area = self.superblock.geometry.catalogue_blocks as usize * BLOCK;
+        let most = self.catalogue.weight + self.ahead.len() * 256 + self.superblock.geometry.slots as usize * 116 + area / 4;
+        if most < area { Ok(()) } else { Err(Refused::TooManyStreams) }
+    }
+
+    fn place_record(&mut self, record: Record<P>, chain: Chain, ticket: Ticket) -> Result<(), Refused> {
+        let (stream, offset, epoch) = (record.stream, record.offset, record.epoch);
+        let generation = self.catalogue.generation(&record.generation);
+        let add = crate::draft::Add::record(record.len);
+        let draft = self.draft_for(generation, false, add, false)?;
+        let entry = Entry { len: record.len, hash: record.hash };
+        let d = &mut self.building.drafts[draft];
+        let new_run = d.add(stream, epoch, chain, entry, Payload { blocks: record.blocks, at: 0, len: record.len as usize });
+        let run = d.runs.iter().rposition(|r| r.stream == stream).expect("just added");
+        self.building.bytes += record.len as usize;
+        if new_run {
+            self.note_in_index(generation, false, stream, offset, draft);
+        }
+        let ahead = self.ahead_of(stream, generation);
+        ahead.chain = chain.then(&entry.hash, entry.len);
+        ahead.epoch = epoch;
+        ahead.pending += 1;
+        self.building.waiters.push(Waiter::Record { ticket, stream, draft, run, offset, entry, epoch });
+        Ok(())
+    }
+
+    pub(crate) fn ahead_of(&mut self, stream: StreamId, generation: u32) -> &mut Ahead {
+        let known = self.known(stream);
+        let new = || Ahead { generation, chain: Chain::EMPTY, epoch: 0, closed: 0, alarm: None, pending: 0 };
+        self.ahead.entry(stream).or_insert_with(|| known.unwrap_or_else(new))
     }
 
     /// Closes all epochs of a stream up to `epoch`; appends to them are refused from now on.
-    pub fn close_epoch(&mut self, _stream: StreamId, _epoch: u32, _ticket: Ticket) -> Result<(), Refused> {
-        todo!()
+    /// [`Event::Noted`] says when it is durable.
+    pub fn close_epoch(&mut self, stream: StreamId, epoch: u32, ticket: Ticket) -> Result<(), Refused> {
+        self.check_running()?;
+        let known = self.known(stream).ok_or(Refused::Unknown)?;
+        if known.closed >= epoch && known.pending == 0 {
+            self.events.push_back(Event::Noted { ticket });
+            return Ok(());
+        }
+        self.note(stream, known.generation, What::Closed(epoch), Some(ticket))?;
+        let ahead = self.ahead_of(stream, known.generation);
+        ahead.closed = ahead.closed.max(epoch);
+        Ok(())
     }
 
     /// An agent says up to where it holds acknowledgements, before it sends. If the store has
-    /// less it is behind (rewound, or damaged): the stream is refused, durably, until `readmit`.
-    pub fn present(&mut self, _generation: &Generation, _stream: StreamId, _offset: u64) -> Result<StreamState, Refused> {
-        todo!()
+    /// less it is behind (rewound, or damaged): the stream is refused, durably, until
+    /// [`readmit`](Self::readmit). A stream that the store doesn't know at all is refused
+    /// each time, without a trace.
+    pub fn present(&mut self, generation: &Generation, stream: StreamId, offset: u64) -> Result<Option<StreamState>, Refused> {
+        self.check_running()?;
+        let Some(known) = self.known(stream) else {
+            return if offset == 0 { Ok(None) } else { Err(Refused::Alarmed { presented: offset }) };
+        };
+        self.check_belongs(&known, generation)?;
+        let state = self.catalogue.state(stream);
+        if offset > state.as_ref().map_or(0, |s| s.chain.length) {
+            self.note(stream, known.generation, What::Alarmed(offset), None)?;
+            self.ahead_of(stream, known.generation).alarm = Some(offset);
+            return Err(Refused::Alarmed { presented: offset });
+        }
+        Ok(state)
     }
 
     /// An operator has looked and takes the stream as it is.
-    pub fn readmit(&mut self, _stream: StreamId, _ticket: Ticket) -> Result<(), Refused> {
-        todo!()
+    pub fn readmit(&mut self, stream: StreamId, ticket: Ticket) -> Result<(), Refused> {
+        self.check_running()?;
+        let known = self.known(stream).ok_or(Refused::Unknown)?;
+        self.note(stream, known.generation, What::Readmitted, Some(ticket))?;
+        self.ahead_of(stream, known.generation).alarm = None;
+        Ok(())
+    }
+
+    fn note(&mut self, stream: StreamId, generation: u32, what: What, ticket: Option<Ticket>) -> Result<(), Refused> {
+        let add = crate::draft::Add { notes: 1, ..Default::default() };
+        let draft = self.draft_for(generation, false, add, true)?;
+        let d = &mut self.building.drafts[draft];
+        d.notes.push(Note { stream, what });
+        d.sum = d.sum.and(add);
+        self.ahead_of(stream, generation).pending += 1;
+        self.building.waiters.push(Waiter::Note { ticket, stream: Some(stream) });
+        Ok(())
     }
 
     /// What is acknowledged of a stream.
-    pub fn state(&self, _stream: StreamId) -> Option<StreamState> {
-        todo!()
+    pub fn state(&self, stream: StreamId) -> Option<StreamState> {
+        self.catalogue.state(stream)
     }
 
     /// All streams of a dataset, in order of their ids.
-    pub fn streams(&self, _dataset: &hoidla_format::Name) -> Vec<(StreamId, StreamState)> {
-        todo!()
+    pub fn streams(&self, dataset: &Name) -> Vec<(StreamId, StreamState)> {
+        let ids = self.catalogue.streams.keys();
+        ids.filter_map(|id| Some((*id, self.state(*id)?))).filter(|(_, s)| s.generation.dataset == *dataset).collect()
     }
 
     /// The log as of the last acknowledgement: size and root.
-    pub fn log_head(&self) -> (u64, hoidla_format::Hash32) {
-        todo!()
+    pub fn log_head(&self) -> (u64, Hash32) {
+        (self.catalogue.frontier.size(), self.catalogue.frontier.root())
     }
 
-    /// Where the record that holds `offset` of a stream lies; it stays there while the place is held.
-    pub fn locate(&mut self, _stream: StreamId, _offset: u64) -> Option<Place> {
-        todo!()
+    /// The log's frontier as of the last acknowledgement.
+    pub fn log_frontier(&self) -> &Frontier {
+        &self.catalogue.frontier
+    }
+
+    /// Where the record that holds `offset` of a stream lies, once it is acknowledged;
+    /// it stays there while the place is held.
+    pub fn locate(&mut self, stream: StreamId, offset: u64) -> Option<Place> {
+        let slot = self.catalogue.slot_of(stream, offset)?;
+        let segment = self.catalogue.segment(slot)?;
+        let at = match (segment.shape, self.catalogue.tails.get(&slot)) {
+            (Shape::Open, Some(tail)) => {
+                let run = tail.index.iter().filter(|i| i.stream == stream && i.offset <= offset).max_by_key(|i| i.offset)?;
+                Where::Batch(run.block)
+            }
+            (Shape::Closed(index), _) => Where::Index(index),
+            _ => Where::Somewhere,
+        };
+        let (incarnation, end) = (segment.incarnation, segment.end);
+        Some(Place { slot, incarnation, end, at, stream, offset, geometry: self.superblock.geometry, copies: self.current, pin: self.space.pin(slot) })
     }
 
     /// The next segment with number `from` or above that holds something, for verification;
     /// it is not recycled while the reference is held.
-    pub fn segment(&mut self, _from: u32) -> Option<SegmentRef> {
-        todo!()
+    pub fn segment(&mut self, from: u32) -> Option<SegmentRef> {
+        let slot = (from..self.superblock.geometry.slots).find(|s| self.catalogue.segment(*s).is_some())?;
+        self.segment_at(slot)
+    }
+
+    pub(crate) fn segment_at(&mut self, slot: u32) -> Option<SegmentRef> {
+        let s = self.catalogue.segment(slot)?;
+        let (incarnation, end) = (s.incarnation, s.end);
+        let geometry = self.superblock.geometry;
+        Some(SegmentRef { store: self.superblock.store, slot, incarnation, end, geometry, copies: self.current, pin: self.space.pin(slot) })
     }
 
     /// What to do next to a disk; none when all waits for completions or submissions.
+    /// Submit all there is before asking: a commit begins here.
     pub fn next_request(&mut self) -> Option<Request<P>> {
-        todo!()
+        if self.requests.is_empty() {
+            self.move_on();
+        }
+        self.requests.pop_front()
     }
 
-    /// What became of a request: the bytes written (0 for a flush), or why not.
-    pub fn complete(&mut self, _id: u64, _outcome: std::io::Result<usize>) {
-        todo!()
+    /// Requests handed out or waiting, of which no completion is known.
+    pub fn under_way(&self) -> usize {
+        self.awaited.len()
     }
 
     /// The next thing to tell.
     pub fn next_event(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop_front()
     }
 
-    /// Bytes still free for payload, roughly; and all bytes.
+    /// Bytes of segments still free, and of all segments, on each disk.
     pub fn room(&self) -> (u64, u64) {
-        todo!()
+        let g = &self.superblock.geometry;
+        let segment = u64::from(g.segment_blocks) * BLOCK as u64;
+        (self.free_slots() as u64 * segment, u64::from(g.slots) * segment)
+    }
+
+    pub(crate) fn free_slots(&self) -> usize {
+        let used = self.catalogue.segments.iter().flatten().count();
+        let ahead = self.space.ahead.iter().filter(|s| self.catalogue.segment(**s).is_none()).count();
+        self.catalogue.segments.len() - used - ahead
+    }
+
+    /// Opens a segment for a generation; its slot must be there.
+    pub(crate) fn open_segment(&mut self, generation: u32, dense: bool) -> Option<()> {
+        let slot = self.space.take()?;
+        let incarnation = self.space.next_incarnation;
+        self.space.next_incarnation += 1;
+        let used = self.space.touch();
+        self.space.open.insert((generation, dense), Open { slot, incarnation, next: 1, index: Vec::new(), new: true, used });
+        Some(())
     }
 }
 
-/// Where a record lies, held against recycling until dropped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub(crate) slot: u32,
-}
-
-/// A segment, held against recycling until dropped.
-#[derive(Clone, Debug)]
-pub struct SegmentRef {
-    pub(crate) slot: u32,
-}
-
-/// A record as read back: verified against its hash.
-pub struct Found<P: Pool> {
-    /// Of its first byte in the stream.
-    pub offset: u64,
-    /// The epoch.
-    pub epoch: u32,
-    /// BLAKE3 of its bytes.
-    pub hash: hoidla_format::Hash32,
-    /// The buffer that holds it, and where in it the bytes are.
-    pub buffer: P::Buffer,
-    /// The record's bytes within `buffer`.
-    pub range: std::ops::Range<usize>,
-}
-
-/// Reads records and checks segments by blocking calls; one for each thread.
-pub struct Reader<P: Pool> {
-    _p: Arc<P>,
-}
-
-/// What cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No copy holds it whole.
-    #[error("{0}")]
-    Damaged(String),
-    /// The pool has no buffer at the moment.
-    #[error("no memory for reading at the moment: try again")]
-    Busy,
-}
-
-/// What checking one segment found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
-    /// Bytes read, all copies.
-    pub bytes: u64,
-    /// Records checked.
-    pub records: u64,
-    /// What was bad on one copy and repaired from another.
-    pub repaired: Vec<String>,
-    /// What no copy holds any more.
-    pub damage: Vec<String>,
-}
-
-impl<P: Pool> Reader<P> {
-    /// Over the engine's disks, with buffers from `pool`.
-    pub fn new(_disks: crate::device::Disks, _pool: Arc<P>) -> Self {
-        todo!()
+fn check_record<P: Pool>(r: &Record<P>) -> Result<(), Refused> {
+    if r.epoch == 0 {
+        return Err(Refused::NotARecord("epochs count from 1"));
     }
-
-    /// Reads the record at a place; a bad copy is repaired from a good one.
-    pub fn read(&mut self, _place: &Place) -> Result<Found<P>, ReadError> {
-        todo!()
+    if r.len == 0 || r.len as usize > frame::MOST || r.blocks.as_ref().len() < r.len as usize {
+        return Err(Refused::NotARecord("a record has 1 byte to 1 MiB"));
     }
-
-    /// Whether the record at a place is the one submitted again; a fork if not.
-    pub fn compare(&mut self, _place: &Place, _record: &Record<P>) -> Result<Result<(), Refused>, ReadError> {
-        todo!()
+    if r.offset > 1 << 61 {
+        return Err(Refused::NotARecord("no stream is that long"));
     }
-
-    /// Checks every byte of a segment on every copy, and repairs.
-    pub fn check(&mut self, _segment: &SegmentRef) -> Result<Checked, ReadError> {
-        todo!()
-    }
+    Ok(())
 }
