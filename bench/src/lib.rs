@@ -1,2 +1,0 @@
-//! Ratios against fio and peers.
-#![forbid(unsafe_code)]

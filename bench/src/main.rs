@@ -1,0 +1,65 @@
+//! Ratios against fio and peers: prints a table and writes `bench.json`.
+//!
+//! Promises: every ratio comes from rounds that alternate between the two sides on the
+//! same machine within the same run, with the spread shown; nothing is left on disk.
+//! Absolute figures mean nothing on another machine.
+#![forbid(unsafe_code)]
+
+mod engine;
+mod fio;
+mod restart;
+mod rows;
+mod setup;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+/// Measures Hoidla against fio and peers.
+#[derive(Parser)]
+struct Args {
+    /// Where scratch files go: a disk with room for five times --gib, not memory.
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    /// Where the figures are written.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+    /// Payload of one round, in GiB.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    gib: u64,
+    /// What is stored before a restart, in GiB.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(2..=1024))]
+    stored: u64,
+    /// Rounds, of which the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=99))]
+    rounds: u64,
+    /// Only these parts; all by default.
+    #[arg(long)]
+    only: Vec<Part>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// engine_write_vs_fio, verify_vs_fio
+    Engine,
+    /// restart_ms
+    Restart,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
+    let rounds = args.rounds as usize;
+    let mut all = Vec::new();
+    if wanted(Part::Engine) {
+        all.extend(engine::rows(&args.folder, args.gib, rounds).await?);
+    }
+    if wanted(Part::Restart) {
+        all.extend(restart::rows(&args.folder, args.stored, rounds).await?);
+    }
+    rows::print(&all);
+    rows::write(&args.json, &all)
+}
