@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod narrate;
 pub mod programs;
 pub mod sample;
 pub mod search;
 pub mod soft_tpm;
 pub mod supervisor;
 
+pub use narrate::Narrator;
 pub use programs::{Answer, Programs};
 pub use soft_tpm::SoftTpm;
 pub use supervisor::Supervisor;

@@ -67,6 +67,15 @@ fn every_number_of_a_kind_is_given_once() {
 }
 
 #[test]
+fn every_decision_stands_in_the_list() {
+    let all: Vec<Text> = texts(&[".md"]).into_iter().filter(|t| t.path.starts_with("docs/decisions/")).collect();
+    let list = all.iter().find(|t| t.path.ends_with("/README.md")).expect("docs/decisions/README.md exists");
+    let missing: Vec<String> =
+        all.iter().map(|t| t.path.replace("docs/decisions/", "")).filter(|name| name != "README.md" && !list.text.contains(name)).collect();
+    none("add these to docs/decisions/README.md", &missing);
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let mut wrong = Vec::new();
     for t in texts(&[".md"]) {

@@ -49,11 +49,11 @@ fn walk(folder: &Path, endings: &[&str], out: &mut Vec<Text>) {
             if name != "target" && (!name.starts_with('.') || name == ".ci") {
                 walk(&path, endings, out);
             }
-        } else if endings.iter().any(|e| name.ends_with(e)) {
-            if let Ok(text) = fs::read_to_string(&path) {
-                let path = path.strip_prefix(root()).expect("walked from there").to_string_lossy().into_owned();
-                out.push(Text { path, text });
-            }
+        } else if endings.iter().any(|e| name.ends_with(e))
+            && let Ok(text) = fs::read_to_string(&path)
+        {
+            let path = path.strip_prefix(root()).expect("walked from there").to_string_lossy().into_owned();
+            out.push(Text { path, text });
         }
     }
 }
