@@ -219,10 +219,14 @@ impl Ceremony {
         self.approvals.keys()
     }
 
-    /// How far it is.
+    /// How far the vault is that is furthest behind.
     pub fn progress(&self) -> Progress {
-        let of = |c: &Covered| Progress { have: self.count(c), need: c.vault.quorum };
-        self.covered.iter().map(of).max_by_key(|p| p.need.saturating_sub(p.have)).unwrap_or(Progress { have: 0, need: 0 })
+        self.by_vault().map(|(_, p)| p).max_by_key(|p| p.need.saturating_sub(p.have)).unwrap_or(Progress { have: 0, need: 0 })
+    }
+
+    /// How far each vault is.
+    pub fn by_vault(&self) -> impl Iterator<Item = (VaultId, Progress)> {
+        self.covered.iter().map(|c| (c.id(), Progress { have: self.count(c), need: c.vault.quorum }))
     }
 
     fn count(&self, covered: &Covered) -> u8 {
