@@ -1,10 +1,10 @@
 //! Looks for known bytes in disks and in a process's memory.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -49,26 +49,28 @@ impl Finder {
         self.needles
     }
 
-    /// Occurrences in one slice.
-    pub fn count(&self, bytes: &[u8]) -> u64 {
-        let mut found = 0;
+    /// Calls `seen` for each occurrence in one slice.
+    fn each(&self, bytes: &[u8], mut seen: impl FnMut(&[u8; NEEDLE])) {
         for (at, w) in bytes.windows(4).enumerate() {
             let start = [w[0], w[1], w[2], w[3]];
             let slot = slot(start);
-            if self.filter[slot >> 6] >> (slot & 63) & 1 == 1 {
-                if let Some(candidates) = self.by_start.get(&start) {
-                    found += candidates.iter().filter(|n| bytes[at..].starts_with(*n)).count() as u64;
-                }
+            if self.filter[slot >> 6] >> (slot & 63) & 1 == 1
+                && let Some(candidates) = self.by_start.get(&start)
+            {
+                candidates.iter().filter(|n| bytes[at..].starts_with(*n)).for_each(&mut seen);
             }
         }
-        found
     }
 
     /// Occurrences in what a reader gives, across the borders of reads.
     ///
     /// # Errors
     /// If reading fails.
-    pub fn search(&self, mut input: impl Read) -> Result<Seen> {
+    pub fn search(&self, input: impl Read) -> Result<Seen> {
+        self.search_each(input, |_| ())
+    }
+
+    fn search_each(&self, mut input: impl Read, mut each: impl FnMut(&[u8; NEEDLE])) -> Result<Seen> {
         let mut buffer = vec![0; (4 << 20) + NEEDLE];
         let (mut kept, mut seen) = (0, Seen::default());
         loop {
@@ -80,11 +82,30 @@ impl Finder {
             };
             let full = kept + got;
             seen.bytes += got as u64;
-            seen.found += self.count(&buffer[..full]);
+            self.each(&buffer[..full], |needle| {
+                seen.found += 1;
+                each(needle);
+            });
             // The last NEEDLE - 1 bytes may begin one that goes on; a whole one does not fit them.
             kept = full.min(NEEDLE - 1);
             buffer.copy_within(full - kept..full, 0);
         }
+    }
+
+    /// The same without those needles that stand in any of these files: what a program
+    /// and its libraries contain, their memory contains too, and that is no leak.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn without(&self, files: &[PathBuf]) -> Result<Self> {
+        let mut known = HashSet::new();
+        for file in files {
+            self.search_each(File::open(file)?, |needle| {
+                known.insert(*needle);
+            })?;
+        }
+        let left: Vec<_> = self.by_start.values().flatten().filter(|n| !known.contains(*n)).copied().collect();
+        Ok(Self::new(&left))
     }
 
     /// Occurrences in a file.
@@ -150,6 +171,16 @@ fn slot(start: [u8; 4]) -> usize {
     (u32::from_le_bytes(start).wrapping_mul(0x9e37_79b1) >> 16) as usize
 }
 
+/// The files that a process has mapped: its program and libraries.
+///
+/// # Errors
+/// If the process is gone.
+pub fn mapped_files(pid: u32) -> Result<Vec<PathBuf>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let named: BTreeSet<PathBuf> = maps.lines().filter_map(|l| l.find('/').map(|at| PathBuf::from(&l[at..]))).collect();
+    Ok(named.into_iter().filter(|p| p.is_file()).collect())
+}
+
 /// Up to `most` needles taken evenly from all files below `path`: bytes varied enough
 /// that finding them elsewhere means that the file's content is there.
 ///
@@ -172,7 +203,7 @@ pub fn needles_of(path: &Path, most: usize) -> Result<Vec<[u8; NEEDLE]>> {
     Ok(out)
 }
 
-fn collect(path: &Path, files: &mut Vec<std::path::PathBuf>) -> Result<()> {
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let kind = fs::symlink_metadata(path)?.file_type();
     if kind.is_file() {
         files.push(path.to_owned());
@@ -237,5 +268,16 @@ mod tests {
         let with = Finder::new(&[wanted]).search_memory(std::process::id()).unwrap();
         assert!(with.found >= 2, "{with:?}");
         secret.fill(0);
+    }
+
+    #[test]
+    fn what_a_program_contains_is_no_needle() {
+        let me = mapped_files(std::process::id()).unwrap();
+        let exe = std::env::current_exe().unwrap();
+        assert!(me.contains(&exe));
+        let mut needles = needles_of(&exe, 4).unwrap();
+        needles.push(needle(9));
+        let left = Finder::new(&needles).without(&[exe]).unwrap();
+        assert_eq!(left.needles(), 1);
     }
 }
