@@ -197,9 +197,11 @@ mod tests {
     use crate::sample;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    type Change = (&'static str, fn(&Path));
+
     #[test]
     fn every_kind_of_difference_is_seen() {
-        let changes: [(&str, fn(&Path)); 7] = [
+        let changes: [Change; 7] = [
             ("content", |p| fs::write(p.join("letter.txt"), "Dear Bob").unwrap()),
             ("missing", |p| fs::remove_file(p.join("letter.txt")).unwrap()),
             ("only", |p| fs::write(p.join("new"), "").unwrap()),

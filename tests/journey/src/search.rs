@@ -221,7 +221,7 @@ fn needle_near(file: &Path, at: u64) -> Result<Option<[u8; NEEDLE]>> {
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
     file.take(64 << 10).read_to_end(&mut bytes)?;
-    Ok(bytes.as_chunks::<NEEDLE>().0.iter().find(|c| varied(*c)).copied())
+    Ok(bytes.as_chunks::<NEEDLE>().0.iter().find(|c| varied(c)).copied())
 }
 
 fn varied(bytes: &[u8; NEEDLE]) -> bool {
