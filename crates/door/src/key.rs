@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use p384::ecdsa::signature::Signer as _;
+use p384::{ecdsa::signature::Signer as _, pkcs8::DecodePrivateKey as _};
 use rustls::{
     SignatureAlgorithm, SignatureScheme,
     sign::{Signer, SigningKey},
@@ -42,6 +42,12 @@ impl DoorKey for p384::ecdsa::SigningKey {
         let signature: p384::ecdsa::Signature = self.try_sign(message).map_err(|e| e.to_string())?;
         Ok(signature.to_der().as_bytes().to_vec())
     }
+}
+
+/// A key in memory, from PKCS#8 (DER), as `hoidla_crypto::sign::SigningKey::to_pkcs8` gives it.
+pub fn software_key(pkcs8: &[u8]) -> Result<Arc<dyn DoorKey>, DoorError> {
+    let key = p384::ecdsa::SigningKey::from_pkcs8_der(pkcs8).map_err(|_| DoorError::Certificate("not a private key of P-384".into()))?;
+    Ok(Arc::new(key))
 }
 
 /// A key as rustls wants it.

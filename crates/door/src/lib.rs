@@ -17,10 +17,10 @@ pub mod tls;
 pub mod wire;
 
 pub use admission::{Admission, AgentNames};
-pub use certificate::{agent_certificate, door_root, node_certificate, self_signed};
+pub use certificate::{AgentRequest, agent_certificate, door_root, node_certificate, self_signed};
 pub use connect::{Connection, Identity, Target, connect};
 pub use error::DoorError;
-pub use key::{Curve, DoorKey};
+pub use key::{Curve, DoorKey, software_key};
 pub use limits::{Limits, Ticket};
 pub use tls::{ALPN, server_config};
 pub use wire::{MessageReader, MessageWriter};
