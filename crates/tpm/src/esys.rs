@@ -211,7 +211,7 @@ impl Esys {
             // SAFETY: the capability asked for was handles, so that is the member that was filled.
             let handles = unsafe { data.of("GetCapability")?.data.handles };
             let count = (handles.count as usize).min(handles.handle.len());
-            all.extend(handles.handle[..count].iter().filter(|h| **h >> 24 == first >> 24));
+            all.extend_from_slice(&handles.handle[..count]);
         }
         Ok(all)
     }
@@ -220,15 +220,24 @@ impl Esys {
     pub fn sweep(&self) -> Result<usize, TpmError> {
         let left = self.loaded()?;
         for handle in &left {
-            let mut tr = NONE;
-            // SAFETY: live. An adopted session's flush answers with an error and frees it all the same.
-            unsafe {
-                if tss::Esys_TR_FromTPMPublic(self.ctx, *handle, NONE, NONE, NONE, &mut tr) == 0 {
-                    tss::Esys_FlushContext(self.ctx, tr);
-                }
+            match handle >> 24 {
+                // Listed as loaded or saved, whatever it is; flushed by what it is: HMAC or policy.
+                0x02 | 0x03 => [0x0200_0000, 0x0300_0000].iter().for_each(|kind| self.flush_raw(kind | handle & 0x00FF_FFFF)),
+                _ => self.flush_raw(*handle),
             }
         }
         Ok(left.len())
+    }
+
+    /// Flushes what isn't ours. An adopted session's flush answers with an error and frees it all the same.
+    fn flush_raw(&self, handle: u32) {
+        let mut tr = NONE;
+        // SAFETY: live.
+        unsafe {
+            if tss::Esys_TR_FromTPMPublic(self.ctx, handle, NONE, NONE, NONE, &mut tr) == 0 {
+                tss::Esys_FlushContext(self.ctx, tr);
+            }
+        }
     }
 
     /// A handle's name, as libtss2 computed it from the public area that it salts to.

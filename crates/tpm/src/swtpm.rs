@@ -80,6 +80,13 @@ impl Swtpm {
         Err(io::Error::other("swtpm doesn't answer within ten seconds; see swtpm.log in its state folder"))
     }
 
+    /// Ends it now, as a power cut would, and waits until it has.
+    pub fn stop(&mut self) {
+        // Gone already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Where it listens.
     pub fn tcti(&self) -> &Tcti {
         &self.tcti
@@ -93,9 +100,7 @@ impl Swtpm {
 
 impl Drop for Swtpm {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 

@@ -187,15 +187,16 @@ impl Tpm {
         let number = counter as u32;
         self.with_srk(|esys, srk| {
             let session = esys.salted_session(srk)?;
-            let Some(index) = esys.index(number)? else {
-                let index = esys.define_counter(number, &session)?;
-                esys.nv_increment(&index, &session)?;
-                return esys.nv_read(&index, &session);
+            let index = match esys.index(number)? {
+                Some(index) => index,
+                None => esys.define_counter(number, &session)?,
             };
+            // A counter can't be read before its first step.
             if esys.index_name(&index)? == TpmName::of_unwritten_counter(number) {
                 esys.nv_increment(&index, &session)?;
             }
-            esys.nv_read(&ours(esys, number)?, &session)
+            check_ours(esys, &index, number)?;
+            esys.nv_read(&index, &session)
         })
     }
 
@@ -289,7 +290,12 @@ fn release_session<'e>(esys: &'e Esys, srk: &Handle<'_>, release: &Approved, tic
 /// One of Hoidla's counters, and nothing else that sits at its number.
 fn ours(esys: &Esys, number: u32) -> Result<esys::Index<'_>, TpmError> {
     let index = esys.index(number)?.ok_or(TpmError::NoCounter(number))?;
-    if esys.index_name(&index)? == TpmName::of_counter(number) { Ok(index) } else { Err(TpmError::NoCounter(number)) }
+    check_ours(esys, &index, number)?;
+    Ok(index)
+}
+
+fn check_ours(esys: &Esys, index: &esys::Index<'_>, number: u32) -> Result<(), TpmError> {
+    if esys.index_name(index)? == TpmName::of_counter(number) { Ok(()) } else { Err(TpmError::NoCounter(number)) }
 }
 
 fn sweep(esys: &Esys) -> Result<(), TpmError> {

@@ -1,9 +1,16 @@
 //! One TPM, one release key, one half: what every test begins with.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod bus;
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
 use hoidla_crypto::Secret;
 use hoidla_format::{Bytes, Hash32, Name, statements::TpmHalf};
-use hoidla_tpm::{Blob, Swtpm, Tpm};
+use hoidla_tpm::{Blob, Swtpm, Tcti, Tpm};
 use hoidla_verify::{
     Approved, PolicyRef, ReleaseKey, ReleasePublic, Terms, import,
     release::{approve, check},
@@ -44,6 +51,34 @@ impl World {
         let tpm = Tpm::open(swtpm.tcti()).unwrap();
         tpm.counter(hoidla_tpm::Counter::Release).unwrap();
         Self { swtpm, tpm, key: ReleaseKey::generate().0, state }
+    }
+
+    /// The TPM loses power and comes back; its state folder stays.
+    pub fn power_cut(&mut self) {
+        // Its port is taken over by nobody else's TPM only if the old one is gone first.
+        let name = self.tpm.srk().name();
+        self.swtpm.stop();
+        self.swtpm = Swtpm::start(self.state.path()).unwrap();
+        self.tpm = Tpm::open_pinned(self.swtpm.tcti(), &name).unwrap();
+    }
+
+    /// Runs a program of tpm2-tools against this TPM, in the state folder.
+    pub fn try_tool(&self, tool: &str, args: &[&str]) -> Output {
+        tool_at(self.swtpm.tcti(), self.state.path(), tool, args)
+    }
+
+    /// The same, which must succeed.
+    pub fn tool(&self, tool: &str, args: &[&str]) -> Output {
+        let out = self.try_tool(tool, args);
+        assert!(out.status.success(), "{tool} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        out
+    }
+
+    /// What is loaded in the TPM, as tpm2-tools sees it.
+    pub fn loaded(&self) -> String {
+        ["handles-transient", "handles-loaded-session", "handles-saved-session"]
+            .map(|what| String::from_utf8(self.tool("tpm2_getcap", &[what]).stdout).unwrap())
+            .concat()
     }
 
     pub fn public(&self) -> ReleasePublic {
@@ -100,6 +135,11 @@ impl World {
     pub fn unseal(&self, blob: &Blob, release: &Approved, vault_epoch: u32) -> Result<Secret<32>, hoidla_tpm::TpmError> {
         self.tpm.unseal_half(blob, release, &dataset(), vault_epoch, &secret(AUTH))
     }
+}
+
+pub fn tool_at(tcti: &Tcti, folder: &Path, tool: &str, args: &[&str]) -> Output {
+    let run = Command::new(tool).args(args).current_dir(folder).env("TPM2TOOLS_TCTI", tcti.as_str()).output();
+    run.unwrap_or_else(|e| panic!("{tool} of the package tpm2-tools: {e}"))
 }
 
 /// The error of what must not succeed; a secret has no Debug.
