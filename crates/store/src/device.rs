@@ -9,7 +9,7 @@
 use std::{fmt, io, sync::Arc};
 
 /// The unit of every address, offset and length on a disk, and of alignment in memory.
-pub const BLOCK: usize = 4096;
+pub use hoidla_format::disk::BLOCK;
 
 /// The most bytes that one buffer of a [`Pool`] holds, and so of one request.
 pub const MOST_BUFFER: usize = 1 << 20;

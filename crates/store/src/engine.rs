@@ -188,7 +188,7 @@ impl<P: Pool> Engine<P> {
         ahead.chain = chain.then(&entry.hash, entry.len);
         ahead.epoch = epoch;
         ahead.pending += 1;
-        self.building.waiters.push(Waiter::Record { ticket, stream, draft, run, offset, entry, epoch });
+        self.building.waiters.push(Waiter::Record { ticket, stream, draft, run, leaf: 0, offset, entry, epoch });
         Ok(())
     }
 

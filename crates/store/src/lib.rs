@@ -1,10 +1,33 @@
 //! The storage engine, a state machine over traits for disk, memory and counters.
+//!
+//! [`Engine`] takes records and hands out writes and flushes; [`Reader`] reads and
+//! checks. Both run on whatever implements the traits of [`device`]: an io_uring
+//! thread, or the seeded simulator. `docs/formats/store.md` is the layout on disk.
 #![forbid(unsafe_code)]
 
 pub mod device;
+
+mod catalogue;
+mod commit;
+mod copies;
+mod draft;
 mod engine;
+mod job;
+mod open;
+mod options;
+mod place;
+mod read;
+mod recovery;
+mod rewrite;
+mod space;
 mod types;
 
 pub use device::{BLOCK, Blocks, BlocksOf, Buffer, Counters, Disk, DiskNo, Disks, MOST_BUFFER, Op, Pool, Request};
-pub use engine::*;
+pub use engine::Engine;
+pub use open::{OpenError, Opened};
+#[cfg(feature = "faults")]
+pub use options::Fault;
+pub use options::{Layout, Options};
+pub use read::{Checked, Found, Place, ReadError, Reader, SegmentRef};
+pub use rewrite::Moved;
 pub use types::*;

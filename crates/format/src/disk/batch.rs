@@ -233,7 +233,8 @@ impl Head {
         let retires = (r.u32()?, r.u64()?);
         let frontier = r.short(MOST_FRONTIER, "a frontier of more than 63 peaks")?.to_vec();
         let (runs, notes, entries) = (r.u16()?, r.u16()?, r.u32()?);
-        if flags > 3 || part >= parts || mark >= commit {
+        let idle = flags & 2 == 0 && retires != (0, 0);
+        if flags > 3 || idle || part >= parts || mark >= commit {
             return Err(Malformed::Field("a batch that contradicts itself"));
         }
         let runs = (0..runs).map(|_| read_run(&mut r)).collect::<Result<Vec<_>, _>>()?;

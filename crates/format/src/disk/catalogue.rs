@@ -159,7 +159,10 @@ fn write_segment(w: &mut Writer, s: &SegmentEntry) {
 fn read_segment(r: &mut Reader<'_>) -> Result<SegmentEntry, Malformed> {
     let (slot, incarnation) = (r.u32()?, r.u64()?);
     let dataset = Name::from_bytes(r.short(Name::MOST, "a dataset's name is at most 64 bytes")?)?;
-    let (generation, dense, end, payload) = (r.u32()?, r.u8()? != 0, r.u32()?, r.u64()?);
+    let (generation, dense, end, payload) = (r.u32()?, r.u8()?, r.u32()?, r.u64()?);
+    if dense > 1 {
+        return Err(Malformed::Field("neither dense nor not"));
+    }
     let state = match r.u8()? {
         0 => {
             let (hash, number, count) = (Hash32(r.array()?), r.u32()?, r.u32()?);
@@ -170,7 +173,7 @@ fn read_segment(r: &mut Reader<'_>) -> Result<SegmentEntry, Malformed> {
         2 => SegmentState::Damaged,
         _ => return Err(Malformed::Field("a segment in no known state")),
     };
-    Ok(SegmentEntry { slot, incarnation, dataset, generation, dense, end, payload, state })
+    Ok(SegmentEntry { slot, incarnation, dataset, generation, dense: dense == 1, end, payload, state })
 }
 
 fn write_stream(w: &mut Writer, s: &StreamEntry) {

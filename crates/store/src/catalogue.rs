@@ -1,0 +1,336 @@
+//! What the store holds, as of one durable commit.
+//!
+//! Promises: [`Catalogue::apply`] is the only way it changes, at acknowledgement and
+//! at recovery alike, so a checkpoint and what follows it give what was acknowledged.
+//! A closed segment costs 32 bytes, and 16 for each stretch of a stream in it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use hoidla_format::{
+    Hash32, Leaf, StreamId,
+    disk::{
+        batch::{Head, IndexEntry, Run, What},
+        catalogue::{self as disk, SegmentEntry, SegmentState, StreamEntry, Tail},
+    },
+    frame::Chain,
+    ids::ByteRange,
+};
+use hoidla_log::{Frontier, leaf_hash};
+
+use crate::types::{Generation, StreamState};
+
+/// One batch, and where it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub slot: u32,
+    pub block: u32,
+    pub generation: Arc<Generation>,
+    pub dense: bool,
+    pub head: Head,
+    pub hash: Hash32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Open,
+    /// Its index is at this block.
+    Closed(u32),
+    Damaged,
+}
+
+/// A segment in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub incarnation: u64,
+    pub generation: u32,
+    pub end: u32,
+    /// Payload, in KiB.
+    pub payload: u32,
+    pub shape: Shape,
+    pub dense: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub generation: u32,
+    pub chain: Chain,
+    pub closed: u32,
+    pub alarm: Option<u64>,
+    pub epochs: Vec<(u32, u64)>,
+    /// From which offset on which slot holds it; without holes unless damaged.
+    pub extents: Vec<(u64, u32)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalogue {
+    pub commit: u64,
+    pub next_incarnation: u64,
+    pub fresh: u32,
+    pub frontier: Frontier,
+    pub generations: Vec<Arc<Generation>>,
+    pub segments: Vec<Option<Segment>>,
+    pub tails: HashMap<u32, Tail>,
+    pub streams: BTreeMap<StreamId, Stream>,
+    /// Bytes of a checkpoint, roughly, kept up as streams grow.
+    pub weight: usize,
+}
+
+impl Catalogue {
+    pub fn empty(slots: u32) -> Self {
+        Self { next_incarnation: 1, segments: vec![None; slots as usize], ..Self::default() }
+    }
+
+    pub fn generation(&mut self, wanted: &Generation) -> u32 {
+        if let Some(at) = self.generations.iter().position(|g| **g == *wanted) {
+            return at as u32;
+        }
+        self.generations.push(Arc::new(wanted.clone()));
+        self.generations.len() as u32 - 1
+    }
+
+    pub fn segment(&self, slot: u32) -> Option<&Segment> {
+        self.segments.get(slot as usize)?.as_ref()
+    }
+
+    /// Takes the parts of one commit, in order. `whole`: none is missing.
+    pub fn apply(&mut self, parts: &[Part], whole: bool) {
+        let Some(first) = parts.first() else { return };
+        self.commit = self.commit.max(first.head.commit);
+        if let Some(before) = Frontier::from_bytes(&first.head.frontier).ok().filter(|f| f.size() >= self.frontier.size()) {
+            self.frontier = before;
+            for leaf in parts.iter().filter(|_| whole).flat_map(leaves) {
+                self.frontier.push(leaf);
+            }
+        }
+        parts.iter().for_each(|p| self.apply_part(p));
+    }
+
+    fn apply_part(&mut self, part: &Part) {
+        let generation = self.generation(&part.generation);
+        self.next_incarnation = self.next_incarnation.max(part.head.incarnation + 1);
+        self.fresh = self.fresh.max(part.slot + 1);
+        let entries = index_of(&part.head, part.block);
+        let segment = self.segments[part.slot as usize].take().filter(|s| s.incarnation == part.head.incarnation);
+        let mut segment = segment.unwrap_or_else(|| {
+            self.tails.remove(&part.slot);
+            #[rustfmt::skip]
+            let new = Segment { incarnation: part.head.incarnation, generation, end: 1, payload: 0, shape: Shape::Open, dense: part.dense };
+            new
+        });
+        segment.end = part.block + part.head.blocks();
+        segment.payload += (part.head.records().map(|e| u64::from(e.len)).sum::<u64>() / 1024) as u32;
+        if part.head.index.is_some() {
+            segment.shape = Shape::Closed(part.block);
+            self.tails.remove(&part.slot);
+        } else if segment.shape == Shape::Open {
+            let tail = self.tails.entry(part.slot).or_insert_with(|| Tail { hash: part.hash, number: 0, index: Vec::new() });
+            (tail.hash, tail.number) = (part.hash, part.head.number + 1);
+            tail.index.extend(entries);
+        }
+        self.segments[part.slot as usize] = Some(segment);
+        part.head.runs.iter().for_each(|r| self.apply_run(part.slot, generation, r));
+        for note in &part.head.notes {
+            let stream = self.stream(note.stream, generation);
+            match note.what {
+                What::Closed(epoch) => stream.closed = stream.closed.max(epoch),
+                What::Alarmed(offset) => stream.alarm = Some(offset),
+                What::Readmitted => stream.alarm = None,
+            }
+        }
+        if let Some((slot, incarnation)) = part.head.retires {
+            self.retire(slot, incarnation);
+        }
+    }
+
+    fn retire(&mut self, slot: u32, incarnation: u64) {
+        if self.segment(slot).is_some_and(|s| s.incarnation == incarnation) {
+            self.segments[slot as usize] = None;
+            self.tails.remove(&slot);
+        }
+    }
+
+    fn stream(&mut self, id: StreamId, generation: u32) -> &mut Stream {
+        let weight = &mut self.weight;
+        self.streams.entry(id).or_insert_with(|| {
+            *weight += 16 + 66 + 4 + 8 + 32 + 4 + 9 + 8;
+            Stream { generation, chain: Chain::EMPTY, closed: 0, alarm: None, epochs: Vec::new(), extents: Vec::new() }
+        })
+    }
+
+    fn apply_run(&mut self, slot: u32, generation: u32, run: &Run) {
+        let (from, end) = (run.before.length, run.end());
+        let stream = self.stream(run.stream, generation);
+        let before = stream.epochs.len() + stream.extents.len();
+        match stream.epochs.binary_search_by_key(&run.epoch, |e| e.0) {
+            Ok(at) => stream.epochs[at].1 = stream.epochs[at].1.min(from),
+            Err(at) => stream.epochs.insert(at, (run.epoch, from)),
+        }
+        let length = stream.chain.length;
+        insert_extent(&mut stream.extents, from, end, slot, length);
+        if end > length {
+            stream.chain = run.after();
+        }
+        let grown = (stream.epochs.len() + stream.extents.len()).saturating_sub(before);
+        self.weight += grown * 12;
+    }
+
+    pub fn state(&self, id: StreamId) -> Option<StreamState> {
+        let s = self.streams.get(&id)?;
+        Some(StreamState {
+            generation: (*self.generations[s.generation as usize]).clone(),
+            epoch: s.epochs.last().map_or(0, |e| e.0),
+            closed: s.closed,
+            chain: s.chain,
+            epochs: s.epochs.clone(),
+            alarm: s.alarm,
+        })
+    }
+
+    /// The slot that holds `offset` of a stream.
+    pub fn slot_of(&self, id: StreamId, offset: u64) -> Option<u32> {
+        let stream = self.streams.get(&id).filter(|s| offset < s.chain.length)?;
+        let at = stream.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
+        Some(stream.extents[at].1)
+    }
+
+    /// Bytes that a checkpoint takes at most.
+    pub fn checkpoint_len(&self) -> usize {
+        let open: usize = self.tails.values().map(|t| 40 + t.index.len() * 28).sum();
+        4096 + self.weight + open + self.segments.iter().flatten().count() * (4 + 8 + 66 + 4 + 1 + 4 + 8 + 5) + self.segments.len().min(256) * 4
+    }
+
+    pub fn to_disk(&self, sequence: u64, run: u64, run_first: u64, reserve: Vec<u32>) -> disk::Catalogue {
+        let segment = |(slot, s): (usize, &Segment)| {
+            let g = &self.generations[s.generation as usize];
+            let state = match s.shape {
+                Shape::Open => SegmentState::Open(self.tails[&(slot as u32)].clone()),
+                Shape::Closed(at) => SegmentState::Closed(at),
+                Shape::Damaged => SegmentState::Damaged,
+            };
+            SegmentEntry {
+                slot: slot as u32,
+                incarnation: s.incarnation,
+                dataset: g.dataset.clone(),
+                generation: g.number,
+                dense: s.dense,
+                end: s.end,
+                payload: u64::from(s.payload),
+                state,
+            }
+        };
+        let stream = |(id, s): (&StreamId, &Stream)| {
+            let g = &self.generations[s.generation as usize];
+            StreamEntry {
+                stream: *id,
+                dataset: g.dataset.clone(),
+                generation: g.number,
+                chain: s.chain,
+                closed: s.closed,
+                alarm: s.alarm,
+                epochs: s.epochs.clone(),
+                extents: s.extents.clone(),
+            }
+        };
+        disk::Catalogue {
+            sequence,
+            run,
+            run_first,
+            commit: self.commit,
+            next_incarnation: self.next_incarnation,
+            fresh: self.fresh,
+            frontier: self.frontier.to_bytes(),
+            reserve,
+            segments: self.segments.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))).map(segment).collect(),
+            streams: self.streams.iter().map(stream).collect(),
+        }
+    }
+
+    /// None if it contradicts the store's size: then it is as good as lost.
+    pub fn from_disk(slots: u32, d: &disk::Catalogue) -> Option<Self> {
+        let mut c = Self::empty(slots);
+        (c.commit, c.next_incarnation, c.fresh) = (d.commit, d.next_incarnation, d.fresh);
+        c.frontier = Frontier::from_bytes(&d.frontier).ok()?;
+        for s in &d.segments {
+            let generation = c.generation(&Generation { dataset: s.dataset.clone(), number: s.generation });
+            let shape = match &s.state {
+                SegmentState::Open(tail) => {
+                    c.tails.insert(s.slot, tail.clone());
+                    Shape::Open
+                }
+                SegmentState::Closed(at) => Shape::Closed(*at),
+                SegmentState::Damaged => Shape::Damaged,
+            };
+            let payload = u32::try_from(s.payload).ok()?;
+            let segment = Segment { incarnation: s.incarnation, generation, end: s.end, payload, shape, dense: s.dense };
+            *c.segments.get_mut(s.slot as usize)? = Some(segment);
+        }
+        for s in &d.streams {
+            let generation = c.generation(&Generation { dataset: s.dataset.clone(), number: s.generation });
+            if s.extents.iter().any(|e| e.1 >= slots) {
+                return None;
+            }
+            let stream = c.stream(s.stream, generation);
+            (stream.chain, stream.closed, stream.alarm) = (s.chain, s.closed, s.alarm);
+            (stream.epochs, stream.extents) = (s.epochs.clone(), s.extents.clone());
+            c.weight += (s.epochs.len() + s.extents.len()) * 12;
+        }
+        Some(c)
+    }
+}
+
+/// The hashes of the leaves that a batch adds to the log.
+pub(crate) fn leaves(part: &Part) -> impl Iterator<Item = Hash32> + '_ {
+    let new = !part.head.moved;
+    part.head.runs.iter().filter(move |_| new).map(|r| run_leaf(&part.generation, r))
+}
+
+/// The hash of a run's leaf.
+pub(crate) fn run_leaf(generation: &Generation, run: &Run) -> Hash32 {
+    let after = run.after();
+    let from = run.before.length;
+    let part = ByteRange::new(from, after.length - from).expect("streams end before 2^63");
+    leaf_hash(&Leaf { dataset: generation.dataset.clone(), stream: run.stream, epoch: run.epoch, part, root: after.root })
+}
+
+/// The lines that a batch adds to its segment's index.
+pub(crate) fn index_of(head: &Head, block: u32) -> impl Iterator<Item = IndexEntry> + '_ {
+    head.runs.iter().map(move |r| IndexEntry { stream: r.stream, offset: r.before.length, block })
+}
+
+/// Says that `slot` holds `from .. to`, of a stream that was `length` long before.
+fn insert_extent(extents: &mut Vec<(u64, u32)>, from: u64, to: u64, slot: u32, length: u64) {
+    let first = extents.partition_point(|e| e.0 < from);
+    let last = extents.partition_point(|e| e.0 <= to);
+    let rest = extents[..last].last().filter(|e| e.0 != to).map(|e| e.1).filter(|_| to < length);
+    let until = extents.partition_point(|e| e.0 < to);
+    let same_before = first.checked_sub(1).is_some_and(|i| extents[i].1 == slot);
+    let new = (!same_before).then_some((from, slot)).into_iter().chain(rest.filter(|s| *s != slot).map(|s| (to, s)));
+    extents.splice(first..until, new.collect::<Vec<_>>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn extents_equal_a_naive_map(steps in prop::collection::vec((0u64..40, 1u64..12, 0u32..4), 1..40)) {
+            let (mut extents, mut naive) = (Vec::new(), Vec::<u32>::new());
+            for (from, len, slot) in steps {
+                let from = from.min(naive.len() as u64);
+                let length = naive.len() as u64;
+                insert_extent(&mut extents, from, from + len, slot, length);
+                naive.resize(naive.len().max((from + len) as usize), 0);
+                naive[from as usize..(from + len) as usize].fill(slot);
+                for (offset, want) in naive.iter().enumerate() {
+                    let at = extents.partition_point(|e| e.0 <= offset as u64) - 1;
+                    prop_assert_eq!(extents[at].1, *want);
+                }
+            }
+        }
+    }
+}

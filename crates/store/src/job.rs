@@ -1,0 +1,175 @@
+//! What the engine writes besides commits: catalogue checkpoints and superblocks.
+//!
+//! Promises: a checkpoint goes to the area that the last one doesn't hold and counts
+//! only when the superblocks say so; superblocks are written two copies, flush, two,
+//! flush, so that a power cut leaves one pair whole; a new membership epoch stands on
+//! all remaining disks and in the counter before anything is acknowledged again.
+
+use hoidla_format::disk::{
+    BLOCK,
+    superblock::{AT, Superblock},
+};
+
+use crate::{
+    commit::{Purpose, Step},
+    device::{Buffer, MOST_BUFFER, Pool},
+    engine::Engine,
+    options::Fault,
+};
+
+/// The most slots that may be taken into use between two checkpoints.
+const MOST_RESERVE: usize = 64;
+
+/// A checkpoint, a change of membership, or both.
+pub(crate) struct Job<P: Pool> {
+    /// The checkpoint's bytes; empty without one.
+    bytes: Vec<u8>,
+    /// How much of it has been handed out.
+    written: usize,
+    sequence: u64,
+    reserve: Vec<u32>,
+    round: Round,
+    pub steps: Vec<Step>,
+    /// The superblock being written, once it is its turn.
+    superblock: Option<Superblock>,
+    pool: std::marker::PhantomData<P>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Round {
+    Catalogue,
+    FirstPair,
+    SecondPair,
+    Over,
+}
+
+impl<P: Pool> Job<P> {
+    /// Whether this round ends with a flush.
+    pub fn flushes(&self) -> bool {
+        self.round != Round::Catalogue || self.written == self.bytes.len()
+    }
+}
+
+impl<P: Pool> Engine<P> {
+    /// Begins a job if one is due, and the next round of the one under way.
+    pub(crate) fn work_on_job(&mut self) {
+        if self.job.is_none() {
+            if self.raising {
+                self.begin_job(Vec::new(), 0, Vec::new());
+            } else if self.checkpoint_is_due() {
+                self.begin_checkpoint();
+            }
+        }
+        while let Some(job) = &self.job {
+            if !self.current().iter().all(|d| job.steps[usize::from(*d)] == Step::Done) || !self.next_round() {
+                return;
+            }
+        }
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let most = MOST_RESERVE.min(self.superblock.geometry.slots as usize);
+        let low = self.space.reserve.len() < most / 2 && self.next_reserve().len() > self.space.reserve.len();
+        low || self.since_checkpoint >= self.options.checkpoint_commits
+    }
+
+    /// The slots to open next: those still in reserve, then recycled ones, then fresh ones.
+    pub(crate) fn next_reserve(&self) -> Vec<u32> {
+        let free = |s: &u32| self.catalogue.segment(*s).is_none() && !self.space.ahead.contains(s) && !self.space.reserve.contains(s);
+        let others = (0..self.superblock.geometry.slots).filter(free);
+        self.space.reserve.iter().copied().chain(others).take(MOST_RESERVE).collect()
+    }
+
+    fn begin_checkpoint(&mut self) {
+        let (sequence, reserve) = (self.superblock.checkpoint + 1, self.next_reserve());
+        // Slots whose first commit is under way must be looked at too, should it have been flushed.
+        let looked_at = reserve.iter().chain(&self.space.ahead).copied().collect();
+        let bytes = self.catalogue.to_disk(sequence, self.superblock.run, self.run_first, looked_at).to_bytes();
+        self.since_checkpoint = 0;
+        if bytes.len() > self.superblock.geometry.catalogue_blocks as usize * BLOCK {
+            tracing::error!("the catalogue has outgrown its area; no more segments can be opened");
+            return;
+        }
+        self.space.taken.clear();
+        self.begin_job(bytes, sequence, reserve);
+    }
+
+    fn begin_job(&mut self, bytes: Vec<u8>, sequence: u64, reserve: Vec<u32>) {
+        let round = if bytes.is_empty() { Round::FirstPair } else { Round::Catalogue };
+        let steps = vec![Step::Done; usize::from(self.superblock.places)];
+        // `Done` at the start: the first round begins as if one had ended before it.
+        self.job = Some(Job { bytes, written: 0, sequence, reserve, round, steps, superblock: None, pool: std::marker::PhantomData });
+    }
+
+    /// Hands out the next round's writes; false while memory is lacking or nothing is left.
+    fn next_round(&mut self) -> bool {
+        let Some(mut job) = self.job.take() else { return false };
+        let more = match job.round {
+            Round::Catalogue if job.written < job.bytes.len() => self.write_chunk(&mut job),
+            Round::Catalogue => {
+                self.superblock.checkpoint = job.sequence;
+                job.round = Round::FirstPair;
+                true
+            }
+            Round::FirstPair => self.write_pair(&mut job, 0) && {
+                job.round = Round::SecondPair;
+                true
+            },
+            Round::SecondPair => self.write_pair(&mut job, 2) && {
+                job.round = Round::Over;
+                true
+            },
+            Round::Over => {
+                self.end_job(&job);
+                return true;
+            }
+        };
+        self.job = Some(job);
+        more
+    }
+
+    fn write_chunk(&mut self, job: &mut Job<P>) -> bool {
+        let len = (job.bytes.len() - job.written).min(MOST_BUFFER);
+        let Some(mut buffer) = self.pool.take(len) else { return false };
+        buffer.as_mut()[..len].copy_from_slice(&job.bytes[job.written..job.written + len]);
+        let at = self.superblock.geometry.catalogue_at(job.sequence % 2) * BLOCK as u64 + job.written as u64;
+        job.written += len;
+        job.steps.fill(Step::Writing(1));
+        self.write_everywhere(at, buffer.freeze(len), Purpose::Job);
+        true
+    }
+
+    fn write_pair(&mut self, job: &mut Job<P>, first: usize) -> bool {
+        if job.superblock.is_none() {
+            self.superblock.sequence += 1;
+            job.superblock = Some(self.superblock.clone());
+        }
+        let Some(mut superblock) = job.superblock.clone() else { return false };
+        let disks = self.current();
+        let Some(buffers) = disks.iter().map(|_| self.pool.take(BLOCK)).collect::<Option<Vec<_>>>() else { return false };
+        for (disk, mut buffer) in disks.into_iter().zip(buffers) {
+            superblock.place = disk;
+            buffer.as_mut()[..BLOCK].copy_from_slice(&superblock.to_block());
+            let blocks = buffer.freeze(BLOCK);
+            for at in &AT[first..first + 2] {
+                self.write(disk, at * BLOCK as u64, blocks.clone(), Purpose::Job);
+            }
+        }
+        job.steps.fill(Step::Writing(2));
+        true
+    }
+
+    fn end_job(&mut self, job: &Job<P>) {
+        let written = job.superblock.as_ref().map_or(0, |s| s.membership);
+        if !job.bytes.is_empty() && !self.options.faulty(Fault::ReuseBeforeCheckpoint) {
+            let taken = std::mem::take(&mut self.space.taken);
+            self.space.reserve = job.reserve.iter().copied().filter(|s| !taken.contains(s)).collect();
+        }
+        if self.raising && written == self.superblock.membership {
+            match self.counters.raise_membership(written) {
+                Ok(()) => self.settle_membership(),
+                Err(why) => self.stop(format!("the membership counter could not be raised: {why}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Formatting and opening: whose disks these are, which of them are current, and what
+//! is written before the first new commit.
+//!
+//! Promises: a disk of another store is refused by name; a disk below the highest
+//! membership epoch known (on any disk, or to the counter) serves only after it was
+//! made whole from a current one; nothing new is written before what recovery kept is
+//! on every current copy and flushed.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    fmt::Write as _,
+    io,
+    sync::Arc,
+};
+
+use hoidla_format::disk::{
+    BLOCK,
+    catalogue::Catalogue as DiskCatalogue,
+    superblock::{AT, Superblock},
+};
+
+use crate::{
+    catalogue::{Catalogue, Shape},
+    copies::Copies,
+    device::{Counters, Disk, DiskNo, Disks, MOST_BUFFER, Pool},
+    draft::{Building, Link},
+    engine::Engine,
+    options::{Fault, Layout, Options},
+    read::{Checked, ReadError, SegmentRef},
+    recovery::{self, Recovered},
+    space::{Open, Space},
+};
+
+/// What opening found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Places whose disk is missing, failed, or is stale and was not made whole.
+    pub missing: Vec<DiskNo>,
+    /// Places whose disk came back and was made whole.
+    pub resynced: Vec<DiskNo>,
+    /// What was repaired from another copy.
+    pub repaired: Vec<String>,
+    /// What no copy holds any more, though it was marked as kept.
+    pub damage: Vec<String>,
+    /// Commits that were begun, not acknowledged, and cut.
+    pub cut: u64,
+    /// The catalogue was lost and rebuilt from all segments.
+    pub rebuilt: bool,
+}
+
+/// Why a store cannot be opened or formatted.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No disk was given, or too many.
+    #[error("a store has 1 to 64 disks, {0} were given")]
+    Count(usize),
+    /// Too small, or a layout that doesn't fit.
+    #[error("disk {0} is too small for this layout: use a larger disk or smaller segments")]
+    TooSmall(String),
+    /// A disk without our superblock.
+    #[error("disk {0} holds no store (or all four superblocks are damaged): format it, or attach the right one")]
+    NotAStore(String),
+    /// A disk of another store.
+    #[error("disk {disk} belongs to store {found}, not to {wanted}: take it out")]
+    Foreign {
+        /// The disk's name.
+        disk: String,
+        /// The store it belongs to.
+        found: String,
+        /// The store that is opened.
+        wanted: String,
+    },
+    /// Two disks for one place.
+    #[error("disks {0} and {1} are copies of each other: take one out")]
+    Twice(String, String),
+    /// Only disks that missed something.
+    #[error("only disks are here that were left behind at membership epoch {found}; the store was last at {wanted}: attach a current disk")]
+    Stale {
+        /// The highest here.
+        found: u64,
+        /// The highest known.
+        wanted: u64,
+    },
+    /// A disk or the counter failed.
+    #[error("{what}: {why}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        why: io::Error,
+    },
+    /// The pool is too small to open with.
+    #[error("opening needs a few buffers of 1 MiB: give the store a larger pool")]
+    Memory,
+}
+
+/// A disk that failed while it was opened: opening begins again without it.
+enum Trouble {
+    Disk(DiskNo, io::Error),
+    Open(OpenError),
+}
+
+impl From<OpenError> for Trouble {
+    fn from(e: OpenError) -> Self {
+        Self::Open(e)
+    }
+}
+
+impl From<ReadError> for Trouble {
+    fn from(e: ReadError) -> Self {
+        match e {
+            ReadError::Busy => Self::Open(OpenError::Memory),
+            other => Self::Open(OpenError::Io { what: "while recovering".into(), why: io::Error::other(other.to_string()) }),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
+impl<P: Pool> Engine<P> {
+    /// Lays an empty store on `disks` (one copy each); everything on them is lost. `store` is
+    /// 16 random bytes that name it. The counter goes on from where it is.
+    pub fn format(disks: &[Arc<dyn Disk>], store: [u8; 16], layout: Layout, pool: &P, counters: &mut dyn Counters) -> Result<(), OpenError> {
+        let places = disks.len();
+        let size = disks.iter().map(|d| d.size()).min().filter(|_| places <= usize::from(Superblock::MOST_PLACES));
+        let smallest = disks.iter().min_by_key(|d| d.size()).map_or(String::new(), |d| d.name());
+        let geometry = layout.geometry(size.ok_or(OpenError::Count(places))?).ok_or(OpenError::TooSmall(smallest))?;
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |why| OpenError::Io { what, why }
+        };
+        let membership = counters.membership().map_err(io("reading the membership counter"))? + 1;
+        let members = u64::MAX >> (64 - places);
+        let superblock = Superblock {
+            store,
+            place: 0,
+            places: places as u8,
+            geometry,
+            sequence: 1,
+            membership,
+            members,
+            run: 0,
+            checkpoint: 1,
+        };
+        let reserve = (0..geometry.slots.min(64)).collect();
+        let catalogue = Catalogue::empty(geometry.slots).to_disk(1, 0, 1, reserve).to_bytes();
+        let all: Disks = disks.iter().cloned().map(Some).collect();
+        let writer = Writer { pool, disks: &all, mask: members };
+        let done = writer.area(geometry.catalogue_at(1), &catalogue).and_then(|()| writer.superblocks(&superblock));
+        match done {
+            Ok(()) => counters.raise_membership(membership).map_err(io("raising the membership counter")),
+            Err(Trouble::Disk(no, why)) => Err(OpenError::Io { what: format!("formatting {}", disks[usize::from(no)].name()), why }),
+            Err(Trouble::Open(e)) => Err(e),
+        }
+    }
+
+    /// Opens the store that lies on `disks`, in any order; some may be missing. A disk of any
+    /// other store than `store` is refused. A disk that fails meanwhile is left out.
+    pub fn open(
+        disks: Vec<Arc<dyn Disk>>,
+        store: [u8; 16],
+        pool: Arc<P>,
+        counters: Box<dyn Counters>,
+        options: Options,
+    ) -> Result<(Self, Opened), OpenError> {
+        let mut found = find(&disks, store, &*pool)?;
+        let mut counters = counters;
+        loop {
+            match open_with(&found, &pool, &mut *counters, &options) {
+                Ok((superblock, recovered, opened)) => {
+                    let disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
+                    return Ok((Self::start(superblock, recovered, disks, pool, counters, options), opened));
+                }
+                Err(Trouble::Open(e)) => return Err(e),
+                Err(Trouble::Disk(no, why)) => {
+                    found[usize::from(no)] = None;
+                    if found.iter().all(Option::is_none) {
+                        return Err(OpenError::Io { what: format!("the last disk, {no}, failed"), why });
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(superblock: Superblock, r: Recovered, disks: Disks, pool: Arc<P>, counters: Box<dyn Counters>, options: Options) -> Self {
+        let catalogue = r.catalogue;
+        let mut space = Space { next_incarnation: catalogue.next_incarnation, reserve: r.reserve.into(), ..Space::default() };
+        for (slot, tail) in &catalogue.tails {
+            let Some(s) = catalogue.segment(*slot) else { continue };
+            let open = Open { slot: *slot, incarnation: s.incarnation, next: s.end, index: tail.index.clone(), new: false, used: 0 };
+            space.open.insert((s.generation, s.dense), open);
+            space.links.insert(*slot, Link { hash: tail.hash, number: tail.number });
+        }
+        Self {
+            pool,
+            counters,
+            options,
+            disks,
+            current: superblock.members,
+            superblock,
+            run_first: catalogue.commit + 1,
+            ahead: HashMap::new(),
+            frontier: catalogue.frontier.clone(),
+            next_commit: catalogue.commit + 1,
+            space,
+            building: Building::default(),
+            flying: VecDeque::new(),
+            marked: catalogue.commit,
+            content: 0,
+            requests: VecDeque::new(),
+            awaited: HashMap::new(),
+            next_id: 0,
+            events: VecDeque::new(),
+            job: None,
+            raising: false,
+            since_checkpoint: 0,
+            rewriting: HashSet::new(),
+            stopped: None,
+            catalogue,
+        }
+    }
+}
+
+/// Which disk stands at which place, with its superblock.
+type Present = Vec<Option<(Arc<dyn Disk>, Superblock)>>;
+
+fn find<P: Pool>(disks: &[Arc<dyn Disk>], store: [u8; 16], pool: &P) -> Result<Present, OpenError> {
+    let mut found: Present = Vec::new();
+    for disk in disks {
+        let Some(superblock) = read_superblock(&**disk, pool)? else {
+            return Err(OpenError::NotAStore(disk.name()));
+        };
+        if superblock.store != store {
+            return Err(OpenError::Foreign { disk: disk.name(), found: hex(&superblock.store), wanted: hex(&store) });
+        }
+        if disk.size() < superblock.geometry.disk_blocks() * BLOCK as u64 {
+            return Err(OpenError::TooSmall(disk.name()));
+        }
+        found.resize_with(found.len().max(usize::from(superblock.places)), || None);
+        let place = &mut found[usize::from(superblock.place)];
+        if let Some((other, _)) = place {
+            return Err(OpenError::Twice(other.name(), disk.name()));
+        }
+        *place = Some((disk.clone(), superblock));
+    }
+    if found.is_empty() { Err(OpenError::Count(0)) } else { Ok(found) }
+}
+
+/// The best of a disk's four superblocks. A disk that cannot be read counts as failed, not as foreign.
+fn read_superblock<P: Pool>(disk: &dyn Disk, pool: &P) -> Result<Option<Superblock>, OpenError> {
+    let mut buffer = pool.take(BLOCK).ok_or(OpenError::Memory)?;
+    let mut best: Option<Superblock> = None;
+    for at in AT {
+        if (at + 1) * BLOCK as u64 > disk.size() || disk.read(at * BLOCK as u64, &mut buffer.as_mut()[..BLOCK]).is_err() {
+            continue;
+        }
+        let block = buffer.as_ref().first_chunk::<BLOCK>();
+        if let Some(s) = block.and_then(|b| Superblock::from_block(b).ok())
+            && best.as_ref().is_none_or(|b| b.sequence < s.sequence)
+        {
+            best = Some(s);
+        }
+    }
+    Ok(best)
+}
+
+fn open_with<P: Pool>(
+    found: &Present,
+    pool: &Arc<P>,
+    counters: &mut dyn Counters,
+    options: &Options,
+) -> Result<(Superblock, Recovered, Opened), Trouble> {
+    let counted = counters.membership().map_err(|why| OpenError::Io { what: "reading the membership counter".into(), why })?;
+    let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, f.as_ref()?)));
+    let highest = present().map(|(_, f)| f.1.membership).max().unwrap_or(0);
+    if counted > highest && !options.faulty(Fault::TrustStaleDisk) {
+        return Err(OpenError::Stale { found: highest, wanted: counted }.into());
+    }
+    let newest = present().map(|(_, f)| &f.1).filter(|s| s.membership == highest).max_by_key(|s| s.sequence);
+    let mut superblock = newest.ok_or(OpenError::Count(0))?.clone();
+    let stale_is_fine = options.faulty(Fault::TrustStaleDisk);
+    let is_current = |i: u8, s: &Superblock| stale_is_fine || (s.membership == highest && superblock.members >> i & 1 == 1);
+    let current = present().filter(|(i, f)| is_current(*i, &f.1)).fold(0u64, |m, (i, _)| m | 1 << i);
+    let stale = present().fold(0u64, |m, (i, _)| m | 1 << i) & !current;
+    if current == 0 {
+        return Err(OpenError::Stale { found: highest, wanted: highest }.into());
+    }
+    let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
+    let mut opened = Opened::default();
+
+    let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry);
+    let newest_run = present().map(|(_, f)| f.1.run).max().unwrap_or(0);
+    let checkpoint = read_catalogue(&disks, current, &superblock, pool)?;
+    let mut recovered = recovery::recover(&copies, &superblock, checkpoint, options, &mut opened)?;
+
+    let back = if options.resync { stale } else { 0 };
+    if back != 0 {
+        resync(&Copies::new(pool.clone(), &disks, current | back, superblock.geometry), &superblock, &recovered.catalogue, &mut opened)?;
+    }
+    let members = current | back;
+    let places = 0..superblock.places;
+    opened.resynced = places.clone().filter(|i| back >> i & 1 == 1).collect();
+    opened.missing = places.filter(|i| members >> i & 1 == 0).collect();
+    if members != superblock.members && !options.faulty(Fault::KeepMembership) {
+        superblock.membership += 1;
+    }
+    superblock.members = members;
+    let again = u64::from(!options.faulty(Fault::SameRunAgain));
+    superblock.run = newest_run.max(recovered.last_run) + again;
+    superblock.sequence = present().map(|(_, f)| f.1.sequence).max().unwrap_or(0) + 1;
+    superblock.checkpoint = superblock.checkpoint.max(recovered.sequence) + 1;
+
+    let run_first = recovered.catalogue.commit + 1;
+    recovered.reserve = first_reserve(&recovered.catalogue);
+    let bytes = recovered.catalogue.to_disk(superblock.checkpoint, superblock.run, run_first, recovered.reserve.clone()).to_bytes();
+    let writer = Writer { pool: &**pool, disks: &disks, mask: members };
+    writer.area(superblock.geometry.catalogue_at(superblock.checkpoint % 2), &bytes)?;
+    writer.superblocks(&superblock)?;
+    counters
+        .raise_membership(superblock.membership)
+        .map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
+    Ok((superblock, recovered, opened))
+}
+
+fn first_reserve(c: &Catalogue) -> Vec<u32> {
+    (0..c.segments.len() as u32).filter(|s| c.segment(*s).is_none()).take(64).collect()
+}
+
+/// The best catalogue on any current disk that is not older than the superblock says.
+fn read_catalogue<P: Pool>(disks: &Disks, current: u64, superblock: &Superblock, pool: &Arc<P>) -> Result<Option<DiskCatalogue>, Trouble> {
+    let mut best: Option<DiskCatalogue> = None;
+    let most = superblock.geometry.catalogue_blocks as usize * BLOCK;
+    for (_, disk) in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(i, d)| Some((i, d.as_ref()?))) {
+        for area in 0..2 {
+            let at = superblock.geometry.catalogue_at(area) * BLOCK as u64;
+            let Some(bytes) = read_area(&**disk, at, most, &**pool)? else { continue };
+            let Ok(c) = DiskCatalogue::from_bytes(&bytes) else { continue };
+            if c.sequence % 2 == area && c.sequence >= superblock.checkpoint && best.as_ref().is_none_or(|b| b.sequence < c.sequence) {
+                best = Some(c);
+            }
+        }
+    }
+    Ok(best)
+}
+
+fn read_area<P: Pool>(disk: &dyn Disk, at: u64, most: usize, pool: &P) -> Result<Option<Vec<u8>>, Trouble> {
+    let mut buffer = pool.take(MOST_BUFFER.min(most)).ok_or(OpenError::Memory)?;
+    let mut bytes = Vec::new();
+    let mut len = BLOCK;
+    while bytes.len() < len {
+        let step = (len - bytes.len()).div_ceil(BLOCK) * BLOCK;
+        let step = step.min(MOST_BUFFER);
+        if disk.read(at + bytes.len() as u64, &mut buffer.as_mut()[..step]).is_err() {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&buffer.as_ref()[..step]);
+        if len == BLOCK {
+            match DiskCatalogue::peek(&bytes, most) {
+                Ok(whole) => len = whole,
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+    bytes.truncate(len);
+    Ok(Some(bytes))
+}
+
+/// Makes returning disks whole: every live segment is checked and written where it lacks.
+fn resync<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &Catalogue, opened: &mut Opened) -> Result<(), Trouble> {
+    for (slot, segment) in (0u32..).zip(&catalogue.segments) {
+        let Some(s) = segment else { continue };
+        #[rustfmt::skip]
+        let wanted = SegmentRef {
+            store: superblock.store, slot, incarnation: s.incarnation, end: s.end,
+            geometry: superblock.geometry, copies: u64::MAX, pin: Arc::new(()),
+        };
+        let mut out = Checked::default();
+        copies.each_batch(&wanted, &mut out, |batch, out| copies.reconcile(batch, out))?;
+        if s.shape != Shape::Damaged {
+            opened.damage.append(&mut out.damage);
+        }
+    }
+    copies.flush_all()?;
+    Ok(())
+}
+
+/// Blocking writes to several disks while the store is not running yet.
+struct Writer<'a, P: Pool> {
+    pool: &'a P,
+    disks: &'a Disks,
+    mask: u64,
+}
+
+impl<P: Pool> Writer<'_, P> {
+    fn each(&self, f: impl Fn(DiskNo, &dyn Disk) -> io::Result<()>) -> Result<(), Trouble> {
+        for (no, disk) in (0u8..).zip(self.disks).filter(|(i, _)| self.mask >> i & 1 == 1) {
+            if let Some(disk) = disk {
+                f(no, &**disk).map_err(|why| Trouble::Disk(no, why))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn area(&self, at: u64, bytes: &[u8]) -> Result<(), Trouble> {
+        for (i, chunk) in bytes.chunks(MOST_BUFFER).enumerate() {
+            let mut buffer = self.pool.take(chunk.len()).ok_or(OpenError::Memory)?;
+            buffer.as_mut()[..chunk.len()].copy_from_slice(chunk);
+            let at = at * BLOCK as u64 + (i * MOST_BUFFER) as u64;
+            self.each(|_, disk| disk.write(at, &buffer.as_ref()[..chunk.len()]))?;
+        }
+        self.each(|_, disk| disk.flush())
+    }
+
+    fn superblocks(&self, superblock: &Superblock) -> Result<(), Trouble> {
+        let mut buffer = self.pool.take(BLOCK).ok_or(OpenError::Memory)?;
+        for pair in AT.chunks(2) {
+            for no in 0..self.disks.len() as u8 {
+                let place = Superblock { place: no, ..superblock.clone() };
+                buffer.as_mut()[..BLOCK].copy_from_slice(&place.to_block());
+                let one = Self { mask: self.mask & 1 << no, ..*self };
+                for at in pair {
+                    one.each(|_, disk| disk.write(at * BLOCK as u64, &buffer.as_ref()[..BLOCK]))?;
+                }
+            }
+            self.each(|_, disk| disk.flush())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! What is settled at formatting, and what each run chooses.
+
+use hoidla_format::disk::{BLOCK, FRONT_BLOCKS, Geometry};
+
+/// How a store is laid out; settled when it is formatted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of a segment, a multiple of the block; 64 MiB unless told otherwise.
+    pub segment: u64,
+    /// Bytes of each of the two catalogue areas; 0 picks by the disks' size.
+    pub catalogue: u64,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { segment: 64 << 20, catalogue: 0 }
+    }
+}
+
+impl Layout {
+    /// The division of disks of which the smallest has `size` bytes; none if it is too small.
+    pub fn geometry(&self, size: u64) -> Option<Geometry> {
+        let block = BLOCK as u64;
+        let segment = self.segment / block;
+        let room = (size / block).checked_sub(FRONT_BLOCKS)?;
+        let catalogue = match self.catalogue {
+            0 => (4 << 20).min(size / 16) / block + room / segment.max(1) / 8 + 1,
+            bytes => bytes.div_ceil(block),
+        };
+        let slots = room.checked_sub(2 * catalogue)? / segment.max(1);
+        let fits = (16..=1 << 20).contains(&segment) && (1..=1 << 24).contains(&catalogue) && (8..=1 << 28).contains(&slots);
+        fits.then_some(Geometry { segment_blocks: segment as u32, catalogue_blocks: catalogue as u32, slots: slots as u32 })
+    }
+}
+
+/// How the engine runs; none of it stands on disk.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Payload bytes that one commit gathers, roughly.
+    pub commit_bytes: usize,
+    /// Commits under way at once: one is written while the one before is flushed.
+    pub depth: usize,
+    /// Open segments at once.
+    pub open_segments: usize,
+    /// Commits after which a checkpoint is written, so that few are read at opening.
+    pub checkpoint_commits: u64,
+    /// Copy what a returning disk has missed, at opening; else it stays out.
+    pub resync: bool,
+    /// Write zeros into segments before their first use, in the background.
+    pub prewrite: bool,
+    /// A deliberate fault that the simulation must find.
+    #[cfg(feature = "faults")]
+    pub fault: Option<Fault>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            commit_bytes: 16 << 20,
+            depth: 2,
+            open_segments: 32,
+            checkpoint_commits: 1024,
+            resync: true,
+            prewrite: false,
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
+    }
+}
+
+impl Options {
+    /// Whether a deliberate fault is switched on; never outside of tests of the simulation.
+    #[cfg(feature = "faults")]
+    pub(crate) fn faulty(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    #[cfg(not(feature = "faults"))]
+    pub(crate) fn faulty(&self, _: Fault) -> bool {
+        false
+    }
+}
+
+/// Mistakes that an engine could make, made on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "faults"), allow(dead_code, unreachable_pub))]
+pub enum Fault {
+    /// Acknowledges when writes have completed, before the flush.
+    AcknowledgeBeforeFlush,
+    /// Takes each write as flushed.
+    NoFlush,
+    /// Acknowledges as soon as one copy has flushed.
+    OneCopyIsEnough,
+    /// Marks a commit before it is flushed.
+    MarkTooHigh,
+    /// Takes a disk below the membership epoch as current.
+    TrustStaleDisk,
+    /// Goes on without a failed disk, but leaves the membership epoch as it was.
+    KeepMembership,
+    /// Cuts one commit too many.
+    CutTooMuch,
+    /// Keeps what no copy holds whole.
+    CutTooLittle,
+    /// Doesn't copy what recovery keeps to the other copies.
+    KeepOnOneCopy,
+    /// Takes a freed slot into use before a checkpoint says that it is free.
+    ReuseBeforeCheckpoint,
+    /// Retires a rewritten segment without moving its records.
+    RetireTooEarly,
+    /// Begins a run with the number of the run before.
+    SameRunAgain,
+    /// Takes a failed flush for a good one.
+    IgnoreFailedFlush,
+    /// Takes other bytes at a stored offset for the same.
+    ForkUnseen,
+    /// Trusts what one copy says without its hash.
+    BelieveRot,
+}

@@ -1,0 +1,136 @@
+//! Finding room for what is submitted: which draft of which segment takes it.
+
+use hoidla_format::{
+    StreamId,
+    disk::batch::{IndexEntry, MOST_FRONTIER},
+};
+
+use crate::{
+    device::Pool,
+    draft::{Add, Draft, closing_blocks},
+    engine::Engine,
+    options::Fault,
+    types::Refused,
+};
+
+/// Batches of one commit at most.
+const MOST_PARTS: usize = 1024;
+/// Free slots kept for marks, notes and rewriting, so that a full store can go on.
+pub(crate) const KEPT_SLOTS: usize = 3;
+
+impl<P: Pool> Engine<P> {
+    /// The draft that takes `add`, begun or ended as needed. `privileged`: may use what is
+    /// kept back when the store is full.
+    pub(crate) fn draft_for(&mut self, generation: u32, dense: bool, add: Add, privileged: bool) -> Result<usize, Refused> {
+        if self.building.drafts.len() >= MOST_PARTS || (self.building.bytes >= self.options.commit_bytes && !privileged) {
+            return Err(Refused::Busy);
+        }
+        if let Some(draft) = self.in_open_segment(generation, dense, add, privileged) {
+            return Ok(draft);
+        }
+        self.check_fits_alone(add)?;
+        self.check_slot(privileged || dense)?;
+        if self.space.open.contains_key(&(generation, dense)) {
+            self.close_segment((generation, dense));
+        }
+        while self.space.open.len() >= self.options.open_segments.max(1) {
+            let Some(key) = self.space.coldest() else { break };
+            self.close_segment(key);
+        }
+        self.open_segment(generation, dense).ok_or(Refused::Busy)?;
+        Ok(self.begin_draft(generation, dense))
+    }
+
+    fn check_fits_alone(&self, add: Add) -> Result<(), Refused> {
+        let most = self.superblock.geometry.segment_blocks - 1 - closing_blocks(1).unwrap_or(1) - 1;
+        match add.blocks(MOST_FRONTIER) {
+            Some(blocks) if blocks <= most => Ok(()),
+            _ => Err(Refused::NotARecord("it is larger than a segment of this store")),
+        }
+    }
+
+    fn check_slot(&mut self, privileged: bool) -> Result<(), Refused> {
+        if self.free_slots() <= if privileged { 0 } else { KEPT_SLOTS } {
+            return Err(Refused::Full);
+        }
+        if !self.space.can_take() && self.options.faulty(Fault::ReuseBeforeCheckpoint) {
+            self.space.reserve = self.next_reserve().into();
+        }
+        if self.space.can_take() { Ok(()) } else { Err(Refused::Busy) }
+    }
+
+    fn in_open_segment(&mut self, generation: u32, dense: bool, add: Add, privileged: bool) -> Option<usize> {
+        let used = self.space.touch();
+        let frontier = self.frontier_len();
+        let open = self.space.open.get_mut(&(generation, dense))?;
+        open.used = used;
+        let last = self.building.last_of(open.slot).filter(|i| self.building.drafts[*i].retires.is_none());
+        let keep = closing_blocks(open.index.len() + add.runs)? + u32::from(!privileged);
+        let most = self.superblock.geometry.segment_blocks.checked_sub(keep)?;
+        if let Some(i) = last {
+            let d = &self.building.drafts[i];
+            if d.sum.and(add).blocks(frontier).is_some_and(|b| d.block + b <= most) {
+                return Some(i);
+            }
+        }
+        let next = self.next_block(generation, dense)?;
+        (next + add.blocks(frontier)? <= most).then(|| self.begin_draft(generation, dense))
+    }
+
+    /// Bytes of the log's frontier before the commit to be.
+    pub(crate) fn frontier_len(&self) -> usize {
+        8 + 32 * self.frontier.size().count_ones() as usize
+    }
+
+    /// The first block of an open segment that no draft has.
+    fn next_block(&self, generation: u32, dense: bool) -> Option<u32> {
+        let frontier = self.frontier_len();
+        let open = self.space.open.get(&(generation, dense))?;
+        let last = self.building.last_of(open.slot).map(|i| &self.building.drafts[i]);
+        Some(last.map_or(open.next, |d| d.block + d.blocks(frontier)))
+    }
+
+    fn begin_draft(&mut self, generation: u32, dense: bool) -> usize {
+        let block = self.next_block(generation, dense).expect("the segment is open");
+        let open = self.space.open.get_mut(&(generation, dense)).expect("the segment is open");
+        self.building.drafts.push(Draft {
+            slot: open.slot,
+            incarnation: open.incarnation,
+            generation: self.catalogue.generations[generation as usize].clone(),
+            dense,
+            block,
+            opens: std::mem::take(&mut open.new),
+            runs: Vec::new(),
+            payload: Vec::new(),
+            notes: Vec::new(),
+            retires: None,
+            index: None,
+            sum: Add::default(),
+        });
+        self.building.drafts.len() - 1
+    }
+
+    /// Ends a segment with its index, in the commit to be.
+    pub(crate) fn close_segment(&mut self, (generation, dense): (u32, bool)) {
+        let draft = self.begin_draft(generation, dense);
+        let Some(open) = self.space.open.remove(&(generation, dense)) else { return };
+        let mut index = open.index;
+        index.sort_unstable();
+        self.building.drafts[draft].index = Some(index);
+    }
+
+    /// Remembers for the segment's index where a run begins.
+    pub(crate) fn note_in_index(&mut self, generation: u32, dense: bool, stream: StreamId, offset: u64, draft: usize) {
+        let block = self.building.drafts[draft].block;
+        if let Some(open) = self.space.open.get_mut(&(generation, dense)) {
+            open.index.push(IndexEntry { stream, offset, block });
+        }
+    }
+
+    /// A batch that says nothing but the mark, in the segment used last.
+    pub(crate) fn begin_mark(&mut self) -> bool {
+        let Some((key, _)) = self.space.open.iter().max_by_key(|(_, o)| o.used) else { return false };
+        let (generation, dense) = *key;
+        self.draft_for(generation, dense, Add::default(), true).is_ok()
+    }
+}

@@ -1,0 +1,263 @@
+//! Recovery: the last checkpoint, and what was committed after it.
+//!
+//! Promises: it reads open tails and the reserve, not what is stored; at or below the
+//! highest mark on any copy nothing is cut, what is bad there is repaired or reported;
+//! above it everything is cut from the first commit of which some part is whole on no
+//! copy; what is kept is whole on every copy afterwards. When the catalogue is lost,
+//! all segments take the place of the tails.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use hoidla_format::{
+    Hash32,
+    disk::{batch::Head, catalogue::Catalogue as DiskCatalogue, superblock::Superblock},
+};
+
+use crate::{
+    catalogue::{Catalogue, Part, Shape},
+    copies::{Batch, Copies},
+    device::Pool,
+    open::Opened,
+    options::{Fault, Options},
+    read::{Checked, ReadError},
+    types::Generation,
+};
+
+/// What recovery leads to.
+pub(crate) struct Recovered {
+    pub catalogue: Catalogue,
+    pub reserve: Vec<u32>,
+    /// The checkpoint it began from; 0 when rebuilt.
+    pub sequence: u64,
+    pub last_run: u64,
+}
+
+/// A batch found after the checkpoint.
+struct Found {
+    part: Part,
+    everywhere: bool,
+    /// The chain before it is broken.
+    orphan: bool,
+}
+
+/// Where to look for batches.
+struct Start {
+    slot: u32,
+    incarnation: u64,
+    generation: Arc<Generation>,
+    dense: bool,
+    block: u32,
+    previous: Hash32,
+    number: u32,
+}
+
+pub(crate) fn recover<P: Pool>(
+    copies: &Copies<P>,
+    superblock: &Superblock,
+    checkpoint: Option<DiskCatalogue>,
+    options: &Options,
+    opened: &mut Opened,
+) -> Result<Recovered, ReadError> {
+    let slots = superblock.geometry.slots;
+    let loaded = checkpoint.as_ref().and_then(|d| Some((Catalogue::from_disk(slots, d)?, d)));
+    let mut out = Checked::default();
+    let (mut catalogue, found, sequence, mut last_run) = match loaded {
+        Some((mut catalogue, d)) => {
+            let found = after_checkpoint(copies, superblock, &mut catalogue, d, &mut out)?;
+            (catalogue, found, d.sequence, d.run)
+        }
+        None => {
+            opened.rebuilt = true;
+            let mut catalogue = Catalogue::empty(slots);
+            let found = everything(copies, superblock, &mut catalogue, &mut out)?;
+            (catalogue, found, 0, 0)
+        }
+    };
+    last_run = found.iter().map(|f| f.part.head.run).fold(last_run, u64::max);
+    settle(copies, &mut catalogue, found, options, opened, &mut out)?;
+    if !options.faulty(Fault::KeepOnOneCopy) {
+        copies.flush_all()?;
+    }
+    opened.repaired.append(&mut out.repaired);
+    opened.damage.append(&mut out.damage);
+    Ok(Recovered { catalogue, reserve: Vec::new(), sequence, last_run })
+}
+
+fn after_checkpoint<P: Pool>(
+    copies: &Copies<P>,
+    superblock: &Superblock,
+    catalogue: &mut Catalogue,
+    d: &DiskCatalogue,
+    out: &mut Checked,
+) -> Result<Vec<Found>, ReadError> {
+    let mut starts = Vec::new();
+    for (slot, tail) in &catalogue.tails {
+        let Some(s) = catalogue.segment(*slot) else { continue };
+        let generation = catalogue.generations[s.generation as usize].clone();
+        #[rustfmt::skip]
+        let start = Start { slot: *slot, incarnation: s.incarnation, generation, dense: s.dense, block: s.end, previous: tail.hash, number: tail.number };
+        starts.push(start);
+    }
+    let first_new = catalogue.next_incarnation;
+    for slot in d.reserve.iter().filter(|s| **s < superblock.geometry.slots) {
+        let new = |h: &hoidla_format::disk::segment::SegmentHeader| h.store == superblock.store && h.run == d.run && h.incarnation >= first_new;
+        starts.extend(start_of(copies, *slot, new, catalogue, out)?);
+    }
+    starts.sort_by_key(|s| s.slot);
+    let mut found = Vec::new();
+    for start in &starts {
+        walk(copies, start, |h| h.run == d.run && h.commit > d.commit, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn everything<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &mut Catalogue, out: &mut Checked) -> Result<Vec<Found>, ReadError> {
+    let mut found = Vec::new();
+    for slot in 0..superblock.geometry.slots {
+        if let Some(start) = start_of(copies, slot, |h| h.store == superblock.store, catalogue, out)? {
+            walk(copies, &start, |_| true, &mut found)?;
+        }
+    }
+    // What a later run cut, or began anew under the same numbers, is not to come back.
+    let runs: BTreeMap<u64, u64> = found.iter().map(|f| (f.part.head.run, f.part.head.run_first)).collect();
+    found.retain(|f| runs.range(f.part.head.run + 1..).all(|(_, first)| f.part.head.commit < *first));
+    Ok(found)
+}
+
+fn start_of<P: Pool>(
+    copies: &Copies<P>,
+    slot: u32,
+    accept: impl Fn(&hoidla_format::disk::segment::SegmentHeader) -> bool,
+    catalogue: &mut Catalogue,
+    out: &mut Checked,
+) -> Result<Option<Start>, ReadError> {
+    let Some((h, previous, everywhere)) = copies.header(slot, accept)? else { return Ok(None) };
+    if !everywhere {
+        copies.repair_header(&h, out)?;
+    }
+    catalogue.next_incarnation = catalogue.next_incarnation.max(h.incarnation + 1);
+    catalogue.fresh = catalogue.fresh.max(slot + 1);
+    let generation = Arc::new(Generation { dataset: h.dataset, number: h.generation });
+    Ok(Some(Start { slot, incarnation: h.incarnation, generation, dense: h.dense, block: 1, previous, number: 0 }))
+}
+
+/// Collects a segment's batches from `start` on: along the chain, then whatever lies behind a break.
+fn walk<P: Pool>(copies: &Copies<P>, start: &Start, accept: impl Fn(&Head) -> bool, found: &mut Vec<Found>) -> Result<(), ReadError> {
+    let (mut block, mut previous, mut number, mut orphan) = (start.block, start.previous, start.number, false);
+    let end = copies.geometry.segment_blocks;
+    while block < end {
+        let ours = |h: &Head| h.incarnation == start.incarnation && accept(h);
+        let next = copies.batch(start.slot, block, |h| ours(h) && h.number == number && h.previous == previous)?;
+        let batch = match next {
+            Some(batch) => batch,
+            None => match copies.later(start.slot, block, end, |h| ours(h) && h.number > number)? {
+                Some(batch) => {
+                    orphan = true;
+                    batch
+                }
+                None => return Ok(()),
+            },
+        };
+        (previous, number) = (batch.hash, batch.head.number + 1);
+        block = batch.block + batch.head.blocks();
+        let everywhere = batch.everywhere;
+        let (generation, dense) = (start.generation.clone(), start.dense);
+        let part = Part { slot: batch.slot, block: batch.block, generation, dense, head: batch.head, hash: batch.hash };
+        found.push(Found { part, everywhere, orphan });
+    }
+    Ok(())
+}
+
+/// Decides what is kept, makes it whole on every copy, and takes it into the catalogue.
+fn settle<P: Pool>(
+    copies: &Copies<P>,
+    catalogue: &mut Catalogue,
+    found: Vec<Found>,
+    options: &Options,
+    opened: &mut Opened,
+    out: &mut Checked,
+) -> Result<(), ReadError> {
+    let mark = found.iter().map(|f| f.part.head.mark).fold(catalogue.commit, u64::max);
+    let mut commits: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
+    for f in found {
+        commits.entry(f.part.head.commit).or_default().push(f);
+    }
+    commits.values_mut().for_each(|parts| parts.sort_by_key(|f| f.part.head.part));
+    let last = commits.keys().next_back().copied().unwrap_or(0);
+    let mut next = if opened.rebuilt { commits.keys().next().copied().unwrap_or(1) } else { catalogue.commit + 1 };
+    loop {
+        let parts = commits.remove(&next).unwrap_or_default();
+        let whole = is_whole(&parts);
+        if next <= mark {
+            if !whole && !opened.rebuilt {
+                opened.damage.push(format!("commit {next} was marked as kept, and is not whole on any copy"));
+            }
+            for f in parts.iter().filter(|f| !f.everywhere) {
+                copies.reconcile(&batch_of(&f.part), out)?;
+            }
+        } else if !keep(copies, &parts, whole, options, out)? || (options.faulty(Fault::CutTooMuch) && next == last) {
+            break;
+        }
+        let orphaned: Vec<_> = parts.iter().filter(|f| f.orphan).map(|f| f.part.slot).collect();
+        let parts: Vec<_> = parts.into_iter().map(|f| f.part).collect();
+        catalogue.apply(&parts, whole);
+        catalogue.commit = catalogue.commit.max(next);
+        for slot in orphaned {
+            set_damaged(catalogue, slot);
+        }
+        next += 1;
+    }
+    opened.cut = last.saturating_sub(next - 1).min(last);
+    close_doubles(catalogue);
+    Ok(())
+}
+
+fn is_whole(parts: &[Found]) -> bool {
+    let Some(first) = parts.first() else { return false };
+    let all = usize::from(first.part.head.parts) == parts.len();
+    all && parts.iter().enumerate().all(|(i, f)| usize::from(f.part.head.part) == i)
+}
+
+/// Whether a commit above the mark is kept; if so it is on every copy.
+fn keep<P: Pool>(copies: &Copies<P>, parts: &[Found], whole: bool, options: &Options, out: &mut Checked) -> Result<bool, ReadError> {
+    if options.faulty(Fault::CutTooLittle) && !parts.is_empty() {
+        return Ok(true);
+    }
+    if !whole {
+        return Ok(false);
+    }
+    if options.faulty(Fault::KeepOnOneCopy) {
+        return Ok(true);
+    }
+    let mut tried = Checked::default();
+    for f in parts {
+        copies.reconcile(&batch_of(&f.part), &mut tried)?;
+    }
+    out.repaired.append(&mut tried.repaired);
+    Ok(tried.damage.is_empty())
+}
+
+fn batch_of(part: &Part) -> Batch {
+    Batch { slot: part.slot, block: part.block, head: part.head.clone(), hash: part.hash, everywhere: false }
+}
+
+fn set_damaged(catalogue: &mut Catalogue, slot: u32) {
+    if let Some(s) = catalogue.segments[slot as usize].as_mut().filter(|s| s.shape == Shape::Open) {
+        s.shape = Shape::Damaged;
+        catalogue.tails.remove(&slot);
+    }
+}
+
+/// Only one segment of a generation takes batches; after a rebuild there may be more.
+fn close_doubles(catalogue: &mut Catalogue) {
+    let mut open: Vec<_> = catalogue.tails.keys().copied().collect();
+    open.sort_unstable_by_key(|s| catalogue.segment(*s).map_or(0, |s| s.incarnation));
+    let mut seen = std::collections::HashSet::new();
+    for slot in open.into_iter().rev() {
+        if let Some(s) = catalogue.segment(slot)
+            && !seen.insert((s.generation, s.dense))
+        {
+            set_damaged(catalogue, slot);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Rewriting sparse segments densely. Someone else reads ([`Reader::gather`]), the
+//! engine places what was read as moved records, and retires the old segment in the
+//! commit that follows all of them.
+//!
+//! Promises: records and their leaves keep their identity; the old slot is taken into
+//! use again only after the rewritten commit is flushed and a checkpoint says that the
+//! slot is free; a crash between leaves the old segment, or both.
+
+use hoidla_format::disk::{
+    BLOCK,
+    batch::{LARGE, Note, Run},
+    blocks,
+};
+
+use crate::{
+    catalogue::Shape,
+    copies::Copies,
+    device::{Buffer, Pool},
+    draft::{Add, Payload, Waiter},
+    engine::Engine,
+    options::Fault,
+    read::{Checked, ReadError, Reader, SegmentRef},
+    types::{Refused, Ticket},
+};
+
+/// What one batch of a sparse segment holds, read and checked.
+pub struct Moved<P: Pool> {
+    slot: u32,
+    incarnation: u64,
+    runs: Vec<(Run, Vec<Payload<P>>)>,
+    notes: Vec<Note>,
+}
+
+impl<P: Pool> Reader<P> {
+    /// Reads the batches of a segment one by one, each checked, for [`Engine::rewrite`].
+    /// `each` may fail to go on; what it returned is handed back.
+    pub fn gather<E>(&mut self, segment: &SegmentRef, mut each: impl FnMut(Moved<P>) -> Result<(), E>) -> Result<Result<(), E>, ReadError> {
+        let copies = self.copies_of(segment);
+        let mut out = Checked::default();
+        let mut stopped = Ok(());
+        let gathered = copies.each_batch(segment, &mut out, |batch, _| {
+            if stopped.is_ok() && !(batch.head.runs.is_empty() && batch.head.notes.is_empty()) {
+                stopped = each(read_moved(&copies, batch)?);
+            }
+            Ok(())
+        });
+        gathered?;
+        match out.damage.first() {
+            Some(what) => Err(ReadError::Repair { what: what.clone(), why: "it cannot be rewritten".into() }),
+            None => Ok(stopped),
+        }
+    }
+}
+
+fn read_moved<P: Pool>(copies: &Copies<P>, batch: &crate::copies::Batch) -> Result<Moved<P>, ReadError> {
+    let mut places = batch.head.places().into_iter();
+    let mut runs = Vec::new();
+    for run in &batch.head.runs {
+        let mut payload = Vec::new();
+        for (entry, place) in run.records.iter().zip(places.by_ref()) {
+            let (at, len) = (place % BLOCK, entry.len as usize);
+            let count = blocks(at + len);
+            let block = batch.block + (place / BLOCK) as u32;
+            let mut good = None;
+            for (_, disk) in &copies.disks {
+                let buffer = copies.read(&**disk, batch.slot, block, count)?;
+                good = buffer.filter(|b| blake3::hash(&b.as_ref()[at..at + len]).as_bytes() == &entry.hash.0);
+                if good.is_some() {
+                    break;
+                }
+            }
+            let offset = run.before.length;
+            let buffer = good.ok_or(ReadError::Damaged { stream: run.stream, offset })?;
+            let end = if entry.len < LARGE { count * BLOCK } else { len };
+            payload.push(Payload { blocks: buffer.freeze(end), at, len });
+        }
+        runs.push((run.clone(), payload));
+    }
+    let (slot, incarnation) = (batch.slot, batch.head.incarnation);
+    Ok(Moved { slot, incarnation, runs, notes: batch.head.notes.clone() })
+}
+
+impl<P: Pool> Engine<P> {
+    /// A closed segment that is worth rewriting, and not yet taken; it is then.
+    pub fn sparse(&mut self) -> Option<SegmentRef> {
+        let most = u64::from(self.superblock.geometry.segment_blocks) * BLOCK as u64 / 2;
+        let sparse = |s: &crate::catalogue::Segment| {
+            matches!(s.shape, Shape::Closed(_)) && !s.dense && u64::from(s.payload) * 1024 < most
+        };
+        let mut seen = std::collections::HashMap::<u32, (u32, u32)>::new();
+        for (slot, s) in (0u32..).zip(&self.catalogue.segments) {
+            let Some(s) = s.as_ref().filter(|s| sparse(s) && !self.rewriting.contains(&slot)) else { continue };
+            let first = seen.entry(s.generation).or_insert((slot, 0));
+            first.1 += 1;
+        }
+        let dense = |g: &u32| self.space.open.contains_key(&(*g, true));
+        let mut worth: Vec<_> = seen.iter().filter(|(g, (_, n))| *n > 1 || dense(g)).map(|(_, (slot, _))| *slot).collect();
+        worth.sort_unstable();
+        let slot = *worth.first()?;
+        self.rewriting.insert(slot);
+        self.segment_at(slot)
+    }
+
+    /// Takes what a batch of a sparse segment holds into a dense one.
+    pub fn rewrite(&mut self, moved: &Moved<P>) -> Result<(), Refused> {
+        let Some(segment) = self.catalogue.segment(moved.slot).filter(|s| s.incarnation == moved.incarnation) else { return Ok(()) };
+        let generation = segment.generation;
+        if self.options.faulty(Fault::RetireTooEarly) {
+            return Ok(());
+        }
+        let mut add = Add { notes: moved.notes.len(), ..Add::default() };
+        for (run, _) in &moved.runs {
+            add = run.records.iter().fold(add, |a, e| a.and(Add { runs: 0, ..Add::record(e.len) }));
+            add.runs += 1;
+        }
+        let draft = self.draft_for(generation, true, add, false)?;
+        for (run, payload) in &moved.runs {
+            let d = &mut self.building.drafts[draft];
+            d.runs.push(run.clone());
+            d.payload.extend(payload.iter().cloned());
+            self.building.bytes += payload.iter().map(|p| p.len).sum::<usize>();
+            self.note_in_index(generation, true, run.stream, run.before.length, draft);
+        }
+        let d = &mut self.building.drafts[draft];
+        d.notes.extend(&moved.notes);
+        d.sum = d.sum.and(add);
+        Ok(())
+    }
+
+    /// All that the segment held was given to [`rewrite`](Self::rewrite) and is durable: the
+    /// segment is retired, and [`crate::Event::Noted`] tells when that is durable. Busy while
+    /// rewritten records are still under way.
+    pub fn retire(&mut self, segment: &SegmentRef, ticket: Ticket) -> Result<(), Refused> {
+        let (slot, incarnation) = (segment.slot, segment.incarnation);
+        let Some(s) = self.catalogue.segment(slot).filter(|s| s.incarnation == incarnation) else { return Ok(()) };
+        let generation = s.generation;
+        let streams = self.catalogue.streams.values().filter(|s| s.generation == generation);
+        let needed = streams.flat_map(|s| &s.extents).any(|e| e.1 == slot);
+        if needed && !self.options.faulty(Fault::RetireTooEarly) {
+            let waits = !self.flying.is_empty() || !self.building.drafts.is_empty();
+            return Err(if waits { Refused::Busy } else { Refused::NotARecord("the segment holds records that were not rewritten") });
+        }
+        let draft = self.draft_for(generation, true, Add::default(), true)?;
+        let d = &mut self.building.drafts[draft];
+        d.retires = Some((slot, incarnation));
+        self.building.waiters.push(Waiter::Note { ticket: Some(ticket), stream: None });
+        Ok(())
+    }
+
+    /// Gives up rewriting a segment: it may be taken again.
+    pub fn give_up(&mut self, segment: &SegmentRef) {
+        self.rewriting.remove(&segment.slot);
+    }
+}
