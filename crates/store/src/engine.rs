@@ -217,14 +217,14 @@ impl<P: Pool> Engine<P> {
     /// less it is behind (rewound, or damaged): the stream is refused, durably, until
     /// [`readmit`](Self::readmit). A stream that the store doesn't know at all is refused
     /// each time, without a trace.
-    pub fn present(&mut self, generation: &Generation, stream: StreamId, offset: u64) -> Result<Option<StreamState>, Refused> {
+    pub fn present(&mut self, generation: &Generation, stream: StreamId, offset: u64) -> Result<StreamState, Refused> {
         self.check_running()?;
         let Some(known) = self.known(stream) else {
-            return if offset == 0 { Ok(None) } else { Err(Refused::Alarmed { presented: offset }) };
+            return if offset == 0 { Ok(nothing_of(generation)) } else { Err(Refused::Alarmed { presented: offset }) };
         };
         self.check_belongs(&known, generation)?;
-        let state = self.catalogue.state(stream);
-        if offset > state.as_ref().map_or(0, |s| s.chain.length) {
+        let state = self.catalogue.state(stream).unwrap_or_else(|| nothing_of(generation));
+        if offset > state.chain.length {
             self.note(stream, known.generation, What::Alarmed(offset), None)?;
             self.ahead_of(stream, known.generation).alarm = Some(offset);
             return Err(Refused::Alarmed { presented: offset });
@@ -345,6 +345,10 @@ impl<P: Pool> Engine<P> {
         self.space.open.insert((generation, dense), Open { slot, incarnation, next: 1, index: Vec::new(), new: true, used });
         Some(())
     }
+}
+
+fn nothing_of(generation: &Generation) -> StreamState {
+    StreamState { generation: generation.clone(), epoch: 0, closed: 0, chain: Chain::EMPTY, epochs: Vec::new(), alarm: None }
 }
 
 fn check_record<P: Pool>(r: &Record<P>) -> Result<(), Refused> {

@@ -129,7 +129,7 @@ pub struct Pending {
 /// Lays an empty store on these disks (a copy each). Everything on them is lost.
 pub fn format(paths: &[PathBuf], store: [u8; 16], layout: Layout, counters: &mut dyn Counters) -> Result<(), StartError> {
     let disks = paths.iter().map(|p| Ok(Arc::new(DiskFile::open(p)?) as Arc<dyn Disk>)).collect::<Result<Vec<_>, DiskError>>()?;
-    Ok(Engine::format(&disks, store, layout, counters)?)
+    Ok(Engine::format(&disks, store, layout, &Buffers::new(8 << 20)?, counters)?)
 }
 
 impl Store {
