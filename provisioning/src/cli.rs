@@ -1,0 +1,276 @@
+//! The command line, and what each command prints.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use base64ct::{Base64, Encoding};
+use clap::{Parser, Subcommand};
+use hoidla_cli::{Outcome, Output, PassphraseSource, Screen};
+use hoidla_format::{Name, statements::ApplianceEntry};
+use serde_json::json;
+
+use crate::{agent, deal, enrol, home::Home, release, roster, site};
+
+/// The home authority's program, for an offline, witnessed machine.
+#[derive(Parser)]
+#[command(name = "hoidla-provision", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// The authority's folder.
+    #[arg(long, global = true, default_value = ".", value_name = "DIR")]
+    home: PathBuf,
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "In order:
+  hoidla-provision --home H site new --site lux --appliance lux-1=127.0.0.1:4460
+  hoidla-provision --home H roster sign --quorum 3 --custodians a.txt b.txt c.txt d.txt e.txt \\
+      --recovery-quorum 5 --recovery f.txt g.txt h.txt i.txt j.txt k.txt l.txt
+  hoidla-provision --home H site sign
+  (at the appliance: hoidlad identify)
+  hoidla-provision --home H deal --identity identity.txt
+  hoidla-provision --home H release sign --name drill --pcrs pcrs.json
+  hoidla-provision --home H enrol lux-1
+  hoidla-provision --home H agent --dataset population --name push-1
+  (then carry H/public to the appliance, H/agents/... to the institution)";
+
+#[derive(Subcommand)]
+enum Command {
+    /// The site file.
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// The rosters.
+    #[command(subcommand)]
+    Roster(RosterCommand),
+    /// The releases.
+    #[command(subcommand)]
+    Release(ReleaseCommand),
+    /// Deal the next vault epoch of some or all datasets.
+    #[command(after_help = "Examples:
+  hoidla-provision --home H deal --identity identity.txt     all datasets without a vault
+  hoidla-provision --home H deal --dataset population        the next vault epoch of one")]
+    Deal {
+        /// Only this dataset; may be given again. Without it: all that have no vault yet.
+        #[arg(long, value_name = "NAME")]
+        dataset: Vec<Name>,
+        /// An appliance's identity, as hoidlad identify wrote it; may be given again.
+        #[arg(long, value_name = "FILE")]
+        identity: Vec<PathBuf>,
+        /// Take an identity although another is recorded: the hardware was replaced.
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+    /// Sign an appliance's enrolment and its node certificate, after dealing.
+    #[command(after_help = "Example:
+  hoidla-provision --home H enrol lux-1")]
+    Enrol {
+        /// The appliance.
+        appliance: Name,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+    /// Make an agent's bundle: key file, certificates, site file, vault certificates.
+    #[command(after_help = "Example:
+  hoidla-provision --home H agent --dataset population --name push-1 --agent-passphrase-file pw")]
+    Agent {
+        /// The only dataset it may append to.
+        #[arg(long, value_name = "NAME")]
+        dataset: Name,
+        /// The agent's name.
+        #[arg(long, value_name = "NAME")]
+        name: Name,
+        /// For how long its certificate is valid.
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+        /// Take the new key file's passphrase from the first line of FILE instead of asking.
+        #[arg(long, value_name = "FILE")]
+        agent_passphrase_file: Option<PathBuf>,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
+#[derive(Subcommand)]
+enum SiteCommand {
+    /// Make the authority's keys and a site file to edit.
+    #[command(after_help = "Example:
+  hoidla-provision --home H site new --site lux --appliance lux-1=127.0.0.1:4460")]
+    New {
+        /// The site's name.
+        #[arg(long, value_name = "NAME")]
+        site: Name,
+        /// A machine and where it listens; may be given again.
+        #[arg(long, value_name = "NAME=HOST:PORT", required = true, value_parser = appliance)]
+        appliance: Vec<ApplianceEntry>,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+    /// Check the edited site file and sign it.
+    #[command(after_help = "Example:
+  hoidla-provision --home H site sign")]
+    Sign {
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
+#[derive(Subcommand)]
+enum RosterCommand {
+    /// Sign a roster out of the custodians' public cards, and put its hash into site.toml.
+    #[command(after_help = "Example:
+  hoidla-provision --home H roster sign --quorum 2 --custodians a.txt b.txt c.txt \\
+      --recovery-quorum 3 --recovery a.txt b.txt c.txt d.txt")]
+    Sign {
+        /// The roster's name.
+        #[arg(long, default_value = site::FIRST_ROSTER, value_name = "NAME")]
+        name: Name,
+        /// How many custodians open, with the appliance's TPM.
+        #[arg(long, default_value_t = 3)]
+        quorum: u8,
+        /// The custodians' cards.
+        #[arg(long, num_args = 1.., required = true, value_name = "CARD")]
+        custodians: Vec<PathBuf>,
+        /// How many recovery custodians open at home, without the TPM.
+        #[arg(long, default_value_t = 5)]
+        recovery_quorum: u8,
+        /// The recovery custodians' cards.
+        #[arg(long, num_args = 1.., required = true, value_name = "CARD")]
+        recovery: Vec<PathBuf>,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
+#[derive(Subcommand)]
+enum ReleaseCommand {
+    /// Approve an image's PCR values, for the vault epochs that may be opened.
+    #[command(after_help = "Examples:
+  hoidla-provision --home H release sign --name drill --pcrs pcrs.json
+  hoidla-provision --home H release sign --name drill --pcrs pcrs.json --retire population:1
+
+pcrs.json: {\"4\": \"<64 hexadecimal digits>\", \"11\": ..., \"12\": ..., \"13\": ...}")]
+    Sign {
+        /// The release's name.
+        #[arg(long, value_name = "NAME")]
+        name: Name,
+        /// The PCR values that the image gives (JSON).
+        #[arg(long, value_name = "FILE")]
+        pcrs: PathBuf,
+        /// Leave out this vault epoch, for good; may be given again.
+        #[arg(long, value_name = "DATASET:EPOCH", value_parser = release::vault_epoch)]
+        retire: Vec<(Name, u32)>,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
+fn appliance(text: &str) -> Result<ApplianceEntry, String> {
+    let (name, address) = text.split_once('=').ok_or("write NAME=HOST:PORT, such as lux-1=127.0.0.1:4460")?;
+    Ok(ApplianceEntry { name: name.parse()?, address: address.to_owned() })
+}
+
+/// Runs one command.
+pub fn run(args: Args) -> Result<Outcome> {
+    let Args { home, output, command } = args;
+    let home = Home::at(&home);
+    match command {
+        Command::Site(SiteCommand::New { site, appliance, passphrase }) => new_site(&home, &site, &appliance, &passphrase, &output)?,
+        Command::Site(SiteCommand::Sign { passphrase }) => sign_site(&home, &passphrase, &output)?,
+        Command::Roster(RosterCommand::Sign { name, quorum, custodians, recovery_quorum, recovery, passphrase }) => {
+            let request = roster::Request { name, quorum, recovery_quorum, custodians, recovery };
+            sign_roster(&home, &request, &passphrase, &output)?;
+        }
+        Command::Release(ReleaseCommand::Sign { name, pcrs, retire, passphrase }) => {
+            let release = release::sign(&home, &name, &pcrs, &retire, &passphrase)?;
+            let text = format!("signed release {name}, release epoch {}, for {} vault epochs", release.epoch, release.vaults.len());
+            output.result(&json!({ "release": name, "epoch": release.epoch, "vaults": release.vaults.len() }), text)?;
+        }
+        Command::Deal { dataset, identity, replace, passphrase } => {
+            let request = deal::Request { datasets: dataset, identities: identity, replace };
+            run_deal(&home, &request, &passphrase, &output)?;
+        }
+        Command::Enrol { appliance, passphrase } => run_enrol(&home, &appliance, &passphrase, &output)?,
+        Command::Agent { dataset, name, days, agent_passphrase_file, passphrase } => {
+            let agent_passphrase = PassphraseSource { passphrase_file: agent_passphrase_file };
+            let request = agent::Request { dataset, agent: name, days, agent_passphrase };
+            let (folder, certificate) = agent::issue(&home, &request, &passphrase)?;
+            let text = format!("bundle for {} in {}; valid until {}", certificate.agent, folder.display(), certificate.not_after);
+            output.result(&json!({ "folder": folder, "agent": certificate.agent, "not_after": certificate.not_after }), text)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn new_site(home: &Home, name: &Name, appliances: &[ApplianceEntry], passphrase: &PassphraseSource, output: &Output) -> Result<()> {
+    let text = site::new(home, name, appliances, passphrase)?;
+    let made = site::read_edited(&home.site_toml(), &text)?;
+    let authority = Base64::encode_string(&made.authority.0);
+    let mut screen = Screen::new();
+    screen.heading(&format!("A new site: {name}"));
+    screen.field("site file", &home.site_toml().display().to_string());
+    screen.field("authority's key", &authority);
+    screen.gap().words("It is a drill site (development = true). Look through the site file, then sign the roster and the site.");
+    output.result(&json!({ "site": name, "site_toml": home.site_toml(), "authority": authority }), screen.text())
+}
+
+fn sign_site(home: &Home, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
+    let signed = site::sign(home, passphrase)?;
+    let text = format!("signed {}, serial {}\nhash {}", home.site().display(), signed.serial, signed.hash);
+    output.result(&json!({ "file": home.site(), "serial": signed.serial, "hash": signed.hash }), text)
+}
+
+fn sign_roster(home: &Home, request: &roster::Request, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
+    let (signed, hash) = roster::sign(home, request, passphrase)?;
+    let (m, n, rm, rn) = (signed.quorum, signed.custodians.len(), signed.recovery_quorum, signed.recovery.len());
+    let names = |all: &[hoidla_format::statements::Custodian]| all.iter().map(|c| c.name.to_string()).collect::<Vec<_>>();
+    let mut screen = Screen::new();
+    screen.heading(&format!("Roster {}", signed.name));
+    screen.field("opens", &format!("{m} of {n}: {}", names(&signed.custodians).join(", ")));
+    screen.field("recovers", &format!("{rm} of {rn}: {}", names(&signed.recovery).join(", ")));
+    screen.field("hash", &hash.to_string());
+    screen.gap().words("The hash stands in site.toml now. Next: hoidla-provision site sign");
+    let value = json!({ "roster": signed.name, "hash": hash, "quorum": m, "custodians": names(&signed.custodians),
+        "recovery_quorum": rm, "recovery": names(&signed.recovery), "file": home.roster(&signed.name) });
+    output.result(&value, screen.text())
+}
+
+fn run_deal(home: &Home, request: &deal::Request, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
+    let dealt = deal::deal(home, request, passphrase, output)?;
+    let rows: Vec<_> = dealt
+        .vaults
+        .iter()
+        .map(|v| {
+            vec![
+                v.dataset.to_string(),
+                v.vault_epoch.to_string(),
+                format!("{} with the TPM", v.quorum),
+                format!("{} at home", v.recovery_quorum),
+            ]
+        })
+        .collect();
+    let mut screen = Screen::new();
+    screen.heading("Dealt").table(&["dataset", "vault epoch", "opens", "recovers"], &rows).gap();
+    let names = dealt.appliances.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    screen.words(&format!("Halves for: {names}. {} quorums were tried, and every one opens.", dealt.tested));
+    screen.words("Next: let each custodian confirm that theirs opens, then sign a release and enrol.");
+    let vaults: Vec<_> = dealt.vaults.iter().map(|v| json!({ "dataset": v.dataset, "vault_epoch": v.vault_epoch })).collect();
+    output.result(&json!({ "vaults": vaults, "appliances": dealt.appliances, "tested": dealt.tested }), screen.text())
+}
+
+fn run_enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
+    let enrolment = enrol::enrol(home, appliance, passphrase)?;
+    let mut screen = Screen::new();
+    screen.heading(&format!("Enrolled: {appliance}"));
+    screen.field("identity", &enrolment.identity.to_string());
+    screen.field("TPM", "trusted on first use");
+    screen.gap();
+    screen.words("Nobody has proven that this TPM is a genuine one: whoever handed over the identity file could have made it up. That is good enough for a drill.");
+    screen.words(&format!("Next: carry {} to the appliance and run hoidlad enrol there.", home.public().display()));
+    let value =
+        json!({ "appliance": appliance, "identity": enrolment.identity, "proof": enrolment.proof, "file": home.enrolment(appliance) });
+    output.result(&value, screen.text())
+}
