@@ -72,8 +72,6 @@ labels! {
     VAULT_KEY_BY_UNLOCK = "vault key by unlock";
     /// Associated data: a vault's private key under the recovery key.
     VAULT_KEY_BY_RECOVERY = "vault key by recovery";
-    /// Authenticates the appliance's catalogue, a cache.
-    CATALOGUE = "catalogue";
 }
 
 #[cfg(test)]
