@@ -1,4 +1,5 @@
 //! HPKE, data keys, envelopes, key files and wraps: what opens, and everything that must not.
+#![forbid(unsafe_code)]
 
 use hoidla_crypto::{
     Secret,

@@ -3,6 +3,7 @@
 //! Each case runs in a process of its own (this same program, asked for the one
 //! test), which afterwards reads all of its own writable memory. What is sought is
 //! computed byte by byte as it is compared, so that the search leaves no copy of it.
+#![forbid(unsafe_code)]
 
 use std::{
     env,

@@ -1,4 +1,5 @@
 //! Sealing, held against FLOE's known answers, across two providers, and against tampering.
+#![forbid(unsafe_code)]
 
 use std::fs;
 

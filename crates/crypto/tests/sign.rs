@@ -1,4 +1,5 @@
 //! Signed statements: what passes, and everything that must not.
+#![forbid(unsafe_code)]
 
 use hoidla_crypto::{
     Secret,

@@ -1,6 +1,7 @@
 //! Writes the corpus: for each target a few inputs that it accepts, made by the code
 //! that writes the format. To be run again when a format gets a new version:
 //! `cargo run -p hoidla-hostile --example corpus`.
+#![forbid(unsafe_code)]
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,5 @@
 //! The committed corpus and thousands of mutations of it, through every target.
+#![forbid(unsafe_code)]
 
 use hoidla_hostile::{TARGETS, Target};
 use rand_chacha::ChaCha8Rng;

@@ -63,7 +63,8 @@ fn every_dependency_says_why_it_is_here() {
 #[test]
 fn versions_are_named_in_one_place() {
     let mut wrong = Vec::new();
-    for t in texts(&["Cargo.toml"]).iter().filter(|t| t.path != "Cargo.toml") {
+    // tests/fuzz is no member of the workspace: it needs a nightly compiler, and nothing of it is shipped.
+    for t in texts(&["Cargo.toml"]).iter().filter(|t| !["Cargo.toml", "tests/fuzz/Cargo.toml"].contains(&t.path.as_str())) {
         let manifest: toml::Table = t.text.parse().expect("a manifest is TOML");
         for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
             for (name, value) in manifest.get(kind).and_then(|v| v.as_table()).into_iter().flatten() {
