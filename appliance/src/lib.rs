@@ -1,2 +1,19 @@
 //! The appliance: endpoint, store, ceremony.
+//!
+//! Promises: no plaintext of a dataset is ever here; what is acknowledged is on
+//! every current disk; nothing that a peer sends deletes or shortens; keys of
+//! vaults exist only in a helper process, for seconds. It parses nothing of a
+//! frame that it stores but, in that helper, the wrapped key of an epoch.
 #![forbid(unsafe_code)]
+
+pub mod ceremonies;
+pub mod config;
+pub mod daemon;
+pub mod enrol;
+pub mod headers;
+pub mod helper;
+pub mod identify;
+pub mod machine;
+pub mod papers;
+pub mod scrub;
+pub mod session;

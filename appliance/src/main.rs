@@ -1,1 +1,211 @@
-fn main() {}
+//! `hoidlad`: the appliance's one program.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use hoidla_cli::{NextStep, Outcome, Output, Screen, main_with};
+use hoidla_format::{Moment, Name};
+use hoidlad::{
+    config::State,
+    daemon::{self, Panel, Settings},
+    enrol::{self, Enrol},
+    helper::{self, Helpers},
+    identify, scrub,
+};
+
+/// The sealed storage appliance of a data embassy.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    /// The state folder; it holds appliance.toml.
+    #[arg(long, global = true, default_value = "/var/lib/hoidla")]
+    state: PathBuf,
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this TPM's keys and write what home must record.
+    Identify {
+        /// The site file, signed by the authority.
+        site: PathBuf,
+        /// This appliance's name in it.
+        #[arg(long)]
+        name: Name,
+        /// Where to put the identity, besides the state folder.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Check the authority's papers, import the halves, prepare the disks.
+    Enrol {
+        /// Files and folders with signed papers.
+        #[arg(required = true)]
+        papers: Vec<PathBuf>,
+        /// Make disk files of so many bytes where there are none (4096, 64M, 8G).
+        #[arg(long, value_parser = bytes)]
+        disk_size: Option<u64>,
+        /// Erase the disks and begin anew. Everything on them is lost.
+        #[arg(long)]
+        format: bool,
+    },
+    /// Serve.
+    Run {
+        /// Write logs as JSON.
+        #[arg(long)]
+        log_json: bool,
+    },
+    /// Check every stored byte on every disk, without keys; hoidlad must be stopped.
+    Verify,
+    /// Say how the running appliance is.
+    Status,
+    /// Answer one question of an opening. Started by hoidlad itself.
+    #[command(name = helper::COMMAND, hide = true)]
+    OpenHelper,
+}
+
+/// A number of bytes with K, M, G or T behind it.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = text.split_at(text.len() - text.chars().last().filter(|c| c.is_ascii_alphabetic()).map_or(0, char::len_utf8));
+    let shift = match unit {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        _ => return Err("use a number of bytes, with K, M, G or T behind it".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "use a number of bytes, with K, M, G or T behind it".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
+}
+
+fn main() -> ExitCode {
+    main_with(|| {
+        let cli = Cli::parse();
+        if matches!(cli.command, Command::OpenHelper) {
+            helper::run()?;
+            return Ok(Outcome::Done);
+        }
+        hoidla_tpm::silence_libtss2();
+        let state = State::at(&cli.state)?;
+        match cli.command {
+            Command::Identify { site, name, out } => identify_command(&state, &cli.output, &site, &name, out),
+            Command::Enrol { papers, disk_size, format } => enrol_command(&state, &cli.output, Enrol { papers, disk_size, format }),
+            Command::Run { log_json } => run(&state, log_json),
+            Command::Verify => verify(&state, &cli.output),
+            Command::Status => status(&state, &cli.output),
+            Command::OpenHelper => unreachable!("answered above"),
+        }
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn identify_command(state: &State, output: &Output, site: &PathBuf, name: &Name, out: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    let note = fs::read(site).with_context(|| format!("{} cannot be read", site.display()))?;
+    let identity = identify::identify(state, &note, name)?;
+    let path = state.identity();
+    if let Some(out) = &out {
+        fs::copy(&path, out).with_context(|| format!("{} cannot be written", out.display()))?;
+    }
+    let path = out.unwrap_or(path);
+    let text = format!(
+        "The identity of {name} is in {}.\nThe TPM was trusted as found (trusted on first use): nothing proves yet that it is genuine.\n\
+         next: take it home, let the authority deal halves for it and sign its enrolment",
+        path.display()
+    );
+    output.result(&serde_json::json!({ "identity": path, "tpm": identity.tpm, "proof": "trusted-on-first-use" }), text)?;
+    Ok(Outcome::Done)
+}
+
+fn enrol_command(state: &State, output: &Output, ask: Enrol) -> anyhow::Result<Outcome> {
+    let done = enrol::enrol(state, &ask)?;
+    let site = &done.papers.site.statement;
+    let mut text = format!(
+        "{} is enrolled in {}, site file {}: {} halves imported, disks {}.",
+        done.papers.identity.name,
+        site.site,
+        site.serial,
+        done.halves,
+        if done.formatted { "formatted" } else { "kept as they were" }
+    );
+    if site.development {
+        text += "\nThis is a DEVELOPMENT site: for drills and tests only.";
+    }
+    text += &format!("\nThe TPM's proof: {}.", done.papers.enrolment.statement.proof);
+    let json = serde_json::json!({
+        "appliance": done.papers.identity.name, "site": site.site, "serial": site.serial, "development": site.development,
+        "halves": done.halves, "formatted": done.formatted, "proof": done.papers.enrolment.statement.proof,
+    });
+    output.result(&json, text)?;
+    Ok(Outcome::Done)
+}
+
+fn run(state: &State, log_json: bool) -> anyhow::Result<Outcome> {
+    let hardened = hoidla_cli::harden();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOIDLA_LOG").unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    if !hardened.undumpable {
+        tracing::warn!("this system lets other processes look into this one");
+    }
+    let helpers = Helpers::this_program()?;
+    runtime()?.block_on(async { daemon::start(state, Settings::default(), helpers).await?.serve().await })?;
+    Ok(Outcome::Done)
+}
+
+fn verify(state: &State, output: &Output) -> anyhow::Result<Outcome> {
+    let found = runtime()?.block_on(scrub::scrub(state, output)).next("stop hoidlad first: only one program has the disks")?;
+    let mut text = format!(
+        "{} records in {} segments checked, {} bytes read; {} repaired, {} damaged beyond repair",
+        found.records,
+        found.segments,
+        found.bytes,
+        found.repaired.len(),
+        found.damage.len()
+    );
+    for line in &found.repaired {
+        text += &format!("\nrepaired: {line}");
+    }
+    for line in &found.damage {
+        text += &format!("\nDAMAGED: {line}");
+    }
+    if found.missing > 0 {
+        text += &format!("\n{} disks are missing", found.missing);
+    }
+    output.result(&found, text)?;
+    Ok(if found.is_whole() { Outcome::Done } else { Outcome::No })
+}
+
+fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
+    let path = state.health();
+    let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display())).next("start hoidlad run")?;
+    let panel: Panel = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+    let age = Moment::now().seconds().saturating_sub(panel.written);
+    let alive = age <= 10 && PathBuf::from(format!("/proc/{}", panel.pid)).exists();
+    let mut screen = Screen::new();
+    screen.heading(&format!("{}: {}", panel.appliance, if alive { "running, sealed" } else { "NOT RUNNING" }));
+    if panel.development {
+        screen.words(&format!("DEVELOPMENT RELEASE {}: for drills and tests only.", panel.release));
+    }
+    screen.field("TPM", &panel.tpm_proof);
+    screen.field("listens", &panel.listen);
+    screen.field("disks", &format!("{} of {} current", panel.disks.1, panel.disks.0));
+    screen.field("used", &format!("{} of {} bytes, {} streams", panel.used.0, panel.used.1, panel.streams));
+    screen.field("log", &format!("{} leaves", panel.log_size));
+    screen.field("open", &format!("{} grants", panel.openings));
+    screen.field("alarms", &format!("{} alarms, {} damaged", panel.alarms, panel.damaged));
+    panel.troubles.iter().for_each(|t| _ = screen.item(t));
+    output.result(&serde_json::json!({ "alive": alive, "seconds_old": age, "panel": panel }), screen.text())?;
+    let well = alive && panel.disks.0 == panel.disks.1 && panel.alarms == 0 && panel.damaged == 0;
+    Ok(if well { Outcome::Done } else { Outcome::No })
+}

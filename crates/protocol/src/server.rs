@@ -115,10 +115,9 @@ impl ServerSession {
     }
 
     /// The stream behind a handle was refused: what is still under way is dropped.
-    pub fn refuse(&mut self, handle: Handle) {
-        if let Some(slot) = self.streams.get_mut(&handle) {
-            *slot = None;
-        }
+    /// Whether this is the first refusal, which the peer must be told.
+    pub fn refuse(&mut self, handle: Handle) -> bool {
+        self.streams.get_mut(&handle).is_some_and(|slot| slot.take().is_some())
     }
 
     /// Gives `bytes` of the window back; to be told by [`crate::Response::Window`].

@@ -1,0 +1,420 @@
+//! The ceremonies under way, and the re-wrapped keys of those that are open.
+//!
+//! Promises: a ceremony's one-time key lives in locked memory until its end; keys
+//! are kept only re-wrapped to the reader, and forgotten when the monotonic clock
+//! passes the grant's time or a custodian seals; approvals are decided by
+//! `hoidla-quorum`'s intake, one at a time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use hoidla_crypto::{
+    hpke::KeyPair,
+    sign::{self, Signed, VerifyingKey},
+};
+use hoidla_door::Admission;
+use hoidla_format::{
+    Bytes, Hash32, Name, statement,
+    statements::{Approval, Challenge, Grant, Vault},
+};
+use hoidla_protocol::{Code, Key, Progress, Refused, Response, VaultProgress};
+use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
+use hoidla_tpm::Tpm;
+use hoidla_uring::Store;
+use hoidla_verify::TpmName;
+
+use crate::{
+    config::State,
+    headers::{Place, wrapped_key},
+    helper::{Helpers, Wrapped},
+    papers::Papers,
+};
+
+/// Ceremonies at once.
+const MOST: usize = 8;
+/// Data keys that one opening hands out at most.
+const MOST_KEYS: usize = 10_000;
+
+/// All ceremonies of this appliance.
+pub struct Ceremonies {
+    state: State,
+    authority: VerifyingKey,
+    papers: Arc<Papers>,
+    tpm: Arc<Tpm>,
+    helpers: Helpers,
+    admission: Arc<Admission>,
+    store: Store,
+    started: Instant,
+    inner: Mutex<Inner>,
+    /// One helper at a time: there is one TPM.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Inner {
+    intake: Intake,
+    secrets: HashMap<Hash32, Arc<KeyPair>>,
+    keys: HashMap<Hash32, Arc<Vec<Key>>>,
+}
+
+fn refused(code: Code, why: impl std::fmt::Display) -> Refused {
+    Refused::new(code, why.to_string())
+}
+
+fn failed(e: impl std::fmt::Display) -> Refused {
+    tracing::error!("a ceremony's step failed: {e:#}");
+    Refused::new(Code::Failed, format!("the appliance could not do it: {e:#}; try again, its log says more"))
+}
+
+impl Ceremonies {
+    /// None under way yet.
+    pub fn new(
+        state: &State,
+        papers: Arc<Papers>,
+        tpm: Arc<Tpm>,
+        helpers: Helpers,
+        admission: Arc<Admission>,
+        store: Store,
+    ) -> anyhow::Result<Self> {
+        let inner = Inner { intake: Intake::new(MOST), secrets: HashMap::new(), keys: HashMap::new() };
+        let authority = state.config()?.authority_key()?;
+        let (started, inner, turn) = (Instant::now(), Mutex::new(inner), tokio::sync::Mutex::default());
+        Ok(Self { state: state.clone(), authority, papers, tpm, helpers, admission, store, started, inner, turn })
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grants open now.
+    pub fn open_now(&self) -> u16 {
+        let now = self.now();
+        let inner = self.lock();
+        inner.intake.all(now).filter(|c| matches!(c.phase(), Phase::Open { .. })).count() as u16
+    }
+
+    /// Takes a grant: its ceremony begins, or goes on.
+    pub async fn propose(&self, note: &[u8], by: &Name) -> Result<Response, Refused> {
+        let grant = self.grant(note, by)?;
+        if let Some(known) = self.challenged(&grant.hash) {
+            return Ok(known);
+        }
+        let one_time = KeyPair::generate();
+        let challenge = self.challenge(&grant, &one_time).await.map_err(failed)?;
+        let covered = self.covered(&grant.statement)?;
+        let hash = grant.hash;
+        tracing::info!(grant = %hash, purpose = %grant.statement.purpose, reader = %grant.statement.reader.name, "a ceremony begins");
+        {
+            let mut inner = self.lock();
+            if inner.intake.get(&hash, self.now()).is_none() {
+                let now = self.now();
+                inner.intake.begin(grant, challenge, covered, now).map_err(|e| refused(Code::Busy, e))?;
+                inner.secrets.insert(hash, Arc::new(one_time));
+            }
+        }
+        self.tell_door();
+        self.challenged(&hash).ok_or_else(|| refused(Code::Grant, "the ceremony ended at once; submit the grant again"))
+    }
+
+    /// Reads a grant: signed by its reader or by a custodian, and allowed here.
+    fn grant(&self, note: &[u8], by: &Name) -> Result<Signed<Grant>, Refused> {
+        let no = |e: &dyn std::fmt::Display| refused(Code::Grant, format!("the grant was refused: {e}"));
+        let claimed = sign::read_unverified::<Grant>(note).map_err(|e| no(&e))?.statement;
+        let custodians = self.papers.custodians();
+        let signers = custodians.iter().filter(|(name, _)| name == by).map(|(_, key)| key);
+        let keys = std::iter::once(&claimed.reader.signing).chain(signers).chain(custodians.iter().map(|(_, key)| key));
+        let verified =
+            keys.filter_map(|key| VerifyingKey::from_sec1(&key.0).ok()).find_map(|key| sign::open::<Grant>(note, None, &key).ok());
+        let grant = verified.ok_or_else(|| no(&"neither its reader nor a custodian signed it; sign it with either key"))?;
+        hoidla_quorum::grant::check(&grant.statement, &self.papers.site.statement, &self.papers.vaults).map_err(|e| no(&e))?;
+        if grant.statement.appliance != self.papers.identity.name {
+            return Err(no(&format!("it is for the appliance {}; submit it there", grant.statement.appliance)));
+        }
+        Ok(grant)
+    }
+
+    async fn challenge(&self, grant: &Signed<Grant>, one_time: &KeyPair) -> anyhow::Result<Challenge> {
+        let tpm = self.tpm.clone();
+        let clock = tokio::task::spawn_blocking(move || tpm.read_clock()).await??;
+        let mut nonce = vec![0; 32];
+        hoidla_crypto::random(&mut nonce);
+        Ok(Challenge {
+            grant: grant.hash,
+            appliance: self.papers.identity.name.clone(),
+            site_hash: self.papers.site.hash,
+            nonce: Bytes(nonce),
+            one_time_key: Bytes(one_time.public().to_bytes()),
+            attestation_key: Bytes(TpmName::of(&self.papers.identity.ak.0).0.to_vec()),
+            reset_count: clock.reset_count,
+            restart_count: clock.restart_count,
+            release: self.papers.release.statement.name.clone(),
+            development: self.papers.release.statement.development,
+            valid_for_seconds: LONGEST_CHALLENGE,
+            quote: Bytes::default(),
+        })
+    }
+
+    fn covered(&self, grant: &Grant) -> Result<Vec<Covered>, Refused> {
+        let covered = |hash: &Hash32| {
+            let vault = self.papers.vaults.iter().find(|v| v.hash == *hash)?.statement.clone();
+            let roster = self.papers.rosters.iter().find(|r| r.hash == vault.roster)?.statement.clone();
+            Some(Covered { vault, roster })
+        };
+        let all: Option<Vec<Covered>> = grant.covers.iter().map(|c| covered(&c.vault)).collect();
+        all.ok_or_else(|| {
+            refused(Code::Grant, "the appliance lacks a vault or roster that the grant covers; bring it the authority's newest papers")
+        })
+    }
+
+    /// The answer to a grant whose ceremony is under way.
+    fn challenged(&self, grant: &Hash32) -> Option<Response> {
+        let now = self.now();
+        let inner = self.lock();
+        let ceremony = inner.intake.get(grant, now)?;
+        let hashes: Vec<Hash32> = ceremony.grant().statement.covers.iter().map(|c| c.vault).collect();
+        let vault = |h: &Hash32| self.papers.vaults.iter().find(|v| v.hash == *h).map(|v| v.note.clone().into_bytes());
+        let envelopes = |h: &Hash32| self.papers.envelopes.iter().find(|e| e.statement.vault == *h).map(|e| e.note.clone().into_bytes());
+        Some(Response::Challenged {
+            challenge: statement::write(ceremony.challenge()),
+            vaults: hashes.iter().filter_map(vault).collect(),
+            envelopes: hashes.iter().filter_map(envelopes).collect(),
+        })
+    }
+
+    /// Takes an approval; the one that completes a quorum opens.
+    pub async fn approve(self: Arc<Self>, note: &[u8], from: &Name) -> Result<Response, Refused> {
+        let no = |e: &dyn std::fmt::Display| refused(Code::Approval, e);
+        let claimed = sign::read_unverified::<Approval>(note).map_err(|e| no(&format!("the approval was refused: {e}")))?;
+        let grant = claimed.statement.grant;
+        let (verified, occasion, one_time) = {
+            let now = self.now();
+            let inner = self.lock();
+            let verified = inner.intake.verify(&grant, from, note, now).map_err(|e| no(&e))?;
+            let occasion = inner.intake.get(&grant, now).map(Ceremony::occasion).ok_or_else(|| no(&"the ceremony has ended"))?;
+            let one_time = inner.secrets.get(&grant).cloned().ok_or_else(|| no(&"the ceremony has ended"))?;
+            (verified, occasion, one_time)
+        };
+        for share in verified.shares() {
+            let fits = |v: &&Signed<Vault>| v.statement.dataset == share.dataset && v.statement.vault_epoch == share.vault_epoch;
+            let vault = self.papers.vaults.iter().find(fits).map(|v| v.statement.clone()).ok_or_else(|| no(&"a share of no vault"))?;
+            let _turn = self.turn.lock().await;
+            let verdict = self.helpers.check(&one_time, occasion, vault, from.clone(), share.clone()).await;
+            verdict.map_err(failed)?.map_err(|why| {
+                tracing::warn!("a bad share: {why}");
+                no(&why)
+            })?;
+        }
+        let complete = {
+            let now = self.now();
+            let mut inner = self.lock();
+            inner.intake.accept(verified, now).map_err(|e| no(&e))?;
+            inner.intake.get(&grant, now).is_some_and(|c| matches!(c.phase(), Phase::Complete { .. }))
+        };
+        tracing::info!(%grant, custodian = %from, "approved");
+        if complete {
+            // In a task of its own: the opening goes on though the custodian's connection ends.
+            let me = self.clone();
+            tokio::spawn(async move { me.open(grant).await }).await.map_err(failed)?.map_err(failed)?;
+        }
+        self.progress(&grant).map(Response::Progress).ok_or_else(|| no(&"the ceremony has ended"))
+    }
+
+    /// Opens a complete ceremony; if that fails, the ceremony ends.
+    async fn open(self: Arc<Self>, grant: Hash32) -> anyhow::Result<()> {
+        let quorate = {
+            let now = self.now();
+            self.lock().intake.take(&grant, now)?
+        };
+        let keys = self.rewrapped(&quorate).await;
+        let mut inner = self.lock();
+        inner.secrets.remove(&grant);
+        let now = self.now();
+        let opened = keys.and_then(|keys| {
+            // If it was sealed meanwhile, this refuses, and the keys are dropped.
+            inner.intake.opened(&grant, now)?;
+            tracing::info!(%grant, keys = keys.len(), "opened");
+            inner.keys.insert(grant, Arc::new(keys));
+            Ok(())
+        });
+        if opened.is_err() {
+            inner.intake.end(&grant);
+        }
+        drop(inner);
+        self.tell_door();
+        opened.context("the opening failed; the grant must be approved anew")
+    }
+
+    /// Closes the covered epochs and re-wraps all their data keys in a helper.
+    async fn rewrapped(&self, quorate: &Quorate) -> anyhow::Result<Vec<Key>> {
+        let one_time = self.lock().secrets.get(&quorate.grant.hash).cloned().context("the ceremony was sealed")?;
+        let mut wrapped = Vec::new();
+        for place in self.close_epochs(&quorate.grant.statement).await? {
+            match self.header(&place).await {
+                Ok(key) => wrapped.push((place.dataset, key)),
+                Err(e) => tracing::warn!(stream = %place.stream, epoch = place.epoch, "stays sealed: {e:#}"),
+            }
+        }
+        let (datasets, wrapped): (Vec<Name>, Vec<Wrapped>) = wrapped.into_iter().unzip();
+        let _turn = self.turn.lock().await;
+        let opened = self.helpers.open(&self.state, &self.papers, &one_time, quorate, &wrapped).await?;
+        let key = |((dataset, from), sealed): ((Name, Wrapped), Option<Vec<u8>>)| {
+            sealed.map(|sealed| Key { dataset, stream: from.key.stream, epoch: from.key.epoch, sealed })
+        };
+        Ok(datasets.into_iter().zip(wrapped).zip(opened).filter_map(key).collect())
+    }
+
+    /// Closes every current epoch of the covered datasets; gives where all their epochs begin.
+    async fn close_epochs(&self, grant: &Grant) -> anyhow::Result<Vec<Place>> {
+        let mut datasets: Vec<&Name> = grant.covers.iter().map(|c| &c.dataset).collect();
+        datasets.sort();
+        datasets.dedup();
+        let mut places = Vec::new();
+        for dataset in datasets {
+            for (stream, state) in self.store.streams(dataset.clone()).await? {
+                if state.epoch > state.closed {
+                    self.store.close_epoch(stream, state.epoch).await?;
+                }
+                let place = |(epoch, start): &(u32, u64)| Place { dataset: dataset.clone(), stream, epoch: *epoch, start: *start };
+                places.extend(state.epochs.iter().map(place));
+                anyhow::ensure!(places.len() <= MOST_KEYS, "more than {MOST_KEYS} epochs; grant fewer datasets at once");
+            }
+        }
+        Ok(places)
+    }
+
+    /// The wrapped key of the epoch that begins at a place.
+    async fn header(&self, place: &Place) -> anyhow::Result<Wrapped> {
+        let found = self.store.read(place.stream, place.start).await?.context("nothing is kept there")?;
+        let bytes = &found.buffer.as_ref()[found.range.clone()];
+        wrapped_key(bytes, place, &self.papers.identity.site, &self.authority)
+    }
+
+    /// How far a ceremony is.
+    fn progress(&self, grant: &Hash32) -> Option<Progress> {
+        let now = self.now();
+        let inner = self.lock();
+        let ceremony = inner.intake.get(grant, now)?;
+        let (opened, until) = match ceremony.phase() {
+            Phase::Open { until } => (true, until),
+            Phase::Collecting { until } | Phase::Complete { until } | Phase::Opening { until } => (false, until),
+        };
+        let approved: Vec<&Name> = ceremony.approved_by().collect();
+        let of = |c: &Covered| VaultProgress {
+            dataset: c.vault.dataset.clone(),
+            vault_epoch: c.vault.vault_epoch,
+            have: if opened { c.vault.quorum } else { have(&c.vault, &approved) },
+            need: c.vault.quorum,
+        };
+        let seconds_left = until.saturating_sub(now).as_secs().min(u32::MAX.into()) as u32;
+        Some(Progress { grant: *grant, opened, seconds_left, vaults: ceremony.covered().iter().map(of).collect() })
+    }
+
+    /// Ends one ceremony or opening, or all.
+    pub fn seal(&self, grant: Option<&Hash32>) -> u32 {
+        let mut inner = self.lock();
+        let ended = match grant {
+            None => inner.intake.seal(),
+            Some(one) => {
+                if inner.intake.end(one) {
+                    vec![*one]
+                } else {
+                    Vec::new()
+                }
+            }
+        };
+        inner.forget(&ended);
+        drop(inner);
+        self.tell_door();
+        tracing::info!(count = ended.len(), "sealed");
+        ended.len() as u32
+    }
+
+    /// Forgets what has expired; called often.
+    pub fn sweep(&self) {
+        let now = self.now();
+        let mut inner = self.lock();
+        let ended = inner.intake.sweep(now);
+        inner.forget(&ended);
+        drop(inner);
+        if !ended.is_empty() {
+            tracing::info!(count = ended.len(), "expired: sealed again");
+            self.tell_door();
+        }
+    }
+
+    /// The re-wrapped keys of a grant, for its reader, while it is open.
+    pub fn keys(&self, grant: &Hash32, reader: &Bytes) -> Result<Arc<Vec<Key>>, Refused> {
+        let inner = self.lock();
+        self.opened(&inner, grant, reader)?;
+        inner.keys.get(grant).cloned().ok_or_else(sealed)
+    }
+
+    /// Whether a reader may read a dataset under a grant now.
+    pub fn may_read(&self, grant: &Hash32, reader: &Bytes, dataset: &Name) -> Result<(), Refused> {
+        let inner = self.lock();
+        let ceremony = self.opened(&inner, grant, reader)?;
+        covers(&ceremony.grant().statement, dataset)
+            .then_some(())
+            .ok_or_else(|| refused(Code::NotAllowed, format!("the grant does not cover {dataset}")))
+    }
+
+    /// Whether any open grant lets a reader list a dataset.
+    pub fn may_list(&self, reader: &Bytes, dataset: &Name) -> Result<(), Refused> {
+        let now = self.now();
+        let inner = self.lock();
+        let lets = |c: &Ceremony| {
+            let g = &c.grant().statement;
+            matches!(c.phase(), Phase::Open { .. }) && g.reader.signing == *reader && covers(g, dataset)
+        };
+        inner.intake.all(now).any(lets).then_some(()).ok_or_else(sealed)
+    }
+
+    fn opened<'a>(&self, inner: &'a Inner, grant: &Hash32, reader: &Bytes) -> Result<&'a Ceremony, Refused> {
+        let ceremony = inner.intake.get(grant, self.now()).filter(|c| matches!(c.phase(), Phase::Open { .. })).ok_or_else(sealed)?;
+        if ceremony.grant().statement.reader.signing != *reader {
+            return Err(refused(Code::NotAllowed, "this grant is for another reader"));
+        }
+        Ok(ceremony)
+    }
+
+    /// Tells the door which readers it may let in.
+    fn tell_door(&self) {
+        let now = self.now();
+        let readers: Vec<(Name, Bytes)> = {
+            let inner = self.lock();
+            inner.intake.all(now).map(|c| &c.grant().statement.reader).map(|r| (r.name.clone(), r.signing.clone())).collect()
+        };
+        if let Err(e) = self.admission.set_readers(&readers) {
+            tracing::error!("the door does not know a reader: {e}");
+        }
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, grants: &[Hash32]) {
+        for grant in grants {
+            self.secrets.remove(grant);
+            self.keys.remove(grant);
+        }
+    }
+}
+
+fn have(vault: &Vault, approved: &[&Name]) -> u8 {
+    let dealt = |who: &&&Name| vault.commitments.iter().any(|c| c.door == hoidla_format::statements::Door::Quorum && c.custodian == ***who);
+    approved.iter().filter(dealt).count().min(255) as u8
+}
+
+fn covers(grant: &Grant, dataset: &Name) -> bool {
+    grant.covers.iter().any(|c| c.dataset == *dataset)
+}
+
+fn sealed() -> Refused {
+    refused(Code::Sealed, "it is sealed: no grant is open for this reader now; custodians must approve one")
+}

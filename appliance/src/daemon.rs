@@ -1,0 +1,342 @@
+//! The daemon: opens the store, binds what it runs under into the TPM, opens the door.
+//!
+//! Promises: the door opens only after the papers were verified and hashed into
+//! PCR 15; memory is bounded by what [`Settings`] says, whatever peers do; it stops
+//! in order on SIGTERM, and needs no order to start again after a power cut.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use hoidla_door::{Admission, AgentNames, Limits};
+use hoidla_protocol::Health;
+use hoidla_uring::{Report, Store};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    ceremonies::Ceremonies,
+    config::{State, replace},
+    enrol::{check_site, store_id},
+    helper::Helpers,
+    identify,
+    machine::{self, Membership, NodeKey},
+    papers::Papers,
+    session::{self, Patience, Writers},
+};
+
+/// The PCR that tells under which papers the daemon runs.
+const PCR_PAPERS: u8 = 15;
+
+/// Bounds on memory, time and crowds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of the store's buffers.
+    pub memory: usize,
+    /// Bytes of all windows together.
+    pub windows: usize,
+    /// Bytes of one connection's window.
+    pub window: u32,
+    /// How long a peer may take.
+    pub patience: Patience,
+    /// Connections in all, handshakes under way, from one address, of one peer.
+    pub crowd: (usize, usize, usize, usize),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { memory: 128 << 20, windows: 64 << 20, window: 16 << 20, patience: Patience::default(), crowd: (256, 64, 64, 4) }
+    }
+}
+
+/// The running appliance.
+pub struct Daemon {
+    /// Bounds.
+    pub settings: Settings,
+    /// What it runs under.
+    pub papers: Arc<Papers>,
+    /// What it keeps.
+    pub store: Store,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) windows: Arc<Semaphore>,
+    pub(crate) ceremonies: Arc<Ceremonies>,
+    pub(crate) writers: Writers,
+    pub(crate) stop: watch::Sender<bool>,
+    limits: Arc<Limits>,
+    configured: u8,
+    missing: u8,
+    damaged: AtomicU64,
+    alarms: AtomicU64,
+    started: Instant,
+}
+
+/// What the panel is told; also `health.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Panel {
+    /// The daemon's process.
+    pub pid: u32,
+    /// Where the door listens.
+    pub listen: String,
+    /// The appliance.
+    pub appliance: String,
+    /// The release.
+    pub release: String,
+    /// Whether it is for development.
+    pub development: bool,
+    /// How the TPM was proven.
+    pub tpm_proof: String,
+    /// Disks configured, and current.
+    pub disks: (u8, u8),
+    /// Bytes in use, and all.
+    pub used: (u64, u64),
+    /// Streams kept.
+    pub streams: u64,
+    /// Leaves of the log.
+    pub log_size: u64,
+    /// Damaged records and alarms since the start.
+    pub damaged: u64,
+    /// Stores behind their agents and forks, since the start.
+    pub alarms: u64,
+    /// Grants open now.
+    pub openings: u16,
+    /// Connections now.
+    pub connections: usize,
+    /// What went wrong with disks, in words.
+    pub troubles: Vec<String>,
+    /// Milliseconds that the start took, until the door was open.
+    pub start_ms: u64,
+    /// Unix seconds when this was written.
+    pub written: u64,
+}
+
+/// A daemon whose door is open.
+pub struct Running {
+    /// The appliance.
+    pub daemon: Arc<Daemon>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: State,
+    listener: TcpListener,
+    start_ms: u64,
+}
+
+/// Opens everything, the door last.
+pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyhow::Result<Running> {
+    let began = Instant::now();
+    let config = state.config()?;
+    let identity = identify::known(state)?;
+    let papers = Arc::new(Papers::kept(&state.papers(), &config.authority_key()?, &identity)?);
+    warn_of_development(&papers);
+    let tpm = Arc::new(machine::pinned(&config, &identity)?);
+    check_site(&tpm, state, papers.site.statement.serial)?;
+    let store_settings = hoidla_uring::Settings { memory: settings.memory, ..Default::default() };
+    let counters = Box::new(Membership(tpm.clone()));
+    let disks = config.disks.clone();
+    let open = move || Store::open(&disks, store_id(&identity), counters, store_settings);
+    let (store, report) = tokio::task::spawn_blocking(open).await??;
+    let damaged = tell(&report);
+    let admission = admission(&papers)?;
+    let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
+    let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone() });
+    tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
+    let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
+    let ceremonies = Arc::new(Ceremonies::new(state, papers.clone(), tpm, helpers, admission.clone(), store.clone())?);
+    let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("{} cannot be listened on", config.listen))?;
+    let (total, handshakes, address, peer) = settings.crowd;
+    let daemon = Arc::new(Daemon {
+        windows: Arc::new(Semaphore::new(settings.windows)),
+        settings,
+        papers,
+        store,
+        admission,
+        acceptor: TlsAcceptor::from(tls),
+        ceremonies,
+        writers: Writers::default(),
+        stop: watch::Sender::new(false),
+        limits: Limits::new(total, handshakes, address, peer),
+        configured: config.disks.len() as u8,
+        missing: (report.absent.len().max(report.opened.missing.len())) as u8,
+        damaged: AtomicU64::new(damaged),
+        alarms: AtomicU64::new(0),
+        started: Instant::now(),
+    });
+    let start_ms = began.elapsed().as_millis() as u64;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, start_ms, "the door is open, the data is sealed");
+    Ok(Running { daemon, address, state: state.clone(), listener, start_ms })
+}
+
+fn warn_of_development(papers: &Papers) {
+    if papers.release.statement.development {
+        tracing::warn!("DEVELOPMENT RELEASE {}: for drills and tests only", papers.release.statement.name);
+    }
+    if papers.enrolment.statement.proof == "trusted-on-first-use" {
+        tracing::warn!("this appliance's TPM was trusted on first use: nobody has proven that it is genuine");
+    }
+}
+
+/// Says what opening the store found; gives the number of damaged places.
+fn tell(report: &Report) -> u64 {
+    for absent in &report.absent {
+        tracing::error!("a disk is missing, going on without it: {absent}");
+    }
+    for place in &report.opened.missing {
+        tracing::error!("disk {place} is missing or stale; the store goes on with the others: replace it");
+    }
+    for place in &report.opened.resynced {
+        tracing::warn!("disk {place} came back and was made whole");
+    }
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    for repaired in &report.opened.repaired {
+        tracing::warn!("repaired: {repaired}");
+    }
+    for damage in &report.opened.damage {
+        tracing::error!("damage: {damage}");
+    }
+    if report.opened.cut > 0 {
+        tracing::info!(commits = report.opened.cut, "what was begun and never acknowledged was cut");
+    }
+    report.opened.damage.len() as u64
+}
+
+fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
+    let site = &papers.site.statement;
+    let names = AgentNames {
+        site: site.site.clone(),
+        datasets: site.datasets.iter().map(|d| d.name.clone()).collect(),
+        revoked: site.revoked_agents.iter().cloned().collect(),
+    };
+    Ok(Admission::new(&site.door_root.0, names, &papers.custodians())?)
+}
+
+impl Daemon {
+    /// Counts and says an alarm: somebody must look.
+    pub(crate) fn alarm(&self, why: &str) {
+        self.alarms.fetch_add(1, Ordering::Relaxed);
+        tracing::error!("ALARM: {why}");
+    }
+
+    /// How the appliance is.
+    pub async fn health(&self) -> Health {
+        let (free, capacity) = self.store.room().await.unwrap_or_default();
+        let (log_size, _) = self.store.log_head().await.unwrap_or((0, hoidla_format::Hash32([0; 32])));
+        let mut streams = 0;
+        for dataset in &self.papers.site.statement.datasets {
+            streams += self.store.streams(dataset.name.clone()).await.map_or(0, |s| s.len() as u64);
+        }
+        let failed = self.store.troubles().iter().filter(|t| t.contains("left alone")).count() as u8;
+        Health {
+            copies: self.configured,
+            current: self.configured.saturating_sub(self.missing).saturating_sub(failed),
+            capacity,
+            used: capacity.saturating_sub(free),
+            streams,
+            log_size,
+            damaged: self.damaged.load(Ordering::Relaxed),
+            alarms: self.alarms.load(Ordering::Relaxed),
+            openings: self.ceremonies.open_now(),
+            uptime: self.started.elapsed().as_secs(),
+        }
+    }
+
+    /// Asks all sessions to end, and the door to close.
+    pub fn ask_to_stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Running {
+    /// Serves until SIGTERM, SIGINT or [`Daemon::ask_to_stop`]; then ends in order.
+    pub async fn serve(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut stop = self.daemon.stop.subscribe();
+        let mut sweep = tokio::time::interval(Duration::from_millis(250));
+        let mut panel = tokio::time::interval(Duration::from_secs(2));
+        let mut sessions = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,
+                _ = sweep.tick() => self.daemon.ceremonies.sweep(),
+                _ = panel.tick() => self.write_panel().await,
+                Some(_) = sessions.join_next() => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = stop.wait_for(|stopping| *stopping) => break,
+            }
+        }
+        self.finish(sessions).await
+    }
+
+    async fn accepted(&self, accepted: std::io::Result<(tokio::net::TcpStream, SocketAddr)>, sessions: &mut JoinSet<()>) {
+        match accepted {
+            Ok((tcp, peer)) => match self.daemon.limits.enter(peer.ip()) {
+                Some(ticket) => _ = sessions.spawn(session::serve(self.daemon.clone(), tcp, ticket, peer)),
+                None => tracing::debug!(%peer, "turned away: too many connections"),
+            },
+            Err(e) => {
+                // Out of descriptors, or a connection that is gone already: neither ends the daemon.
+                tracing::warn!("accepting failed: {e}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    async fn write_panel(&self) {
+        let d = &self.daemon;
+        let h = d.health().await;
+        let panel = Panel {
+            pid: std::process::id(),
+            listen: self.address.to_string(),
+            appliance: d.papers.identity.name.to_string(),
+            release: d.papers.release.statement.name.to_string(),
+            development: d.papers.release.statement.development,
+            tpm_proof: d.papers.enrolment.statement.proof.clone(),
+            disks: (h.copies, h.current),
+            used: (h.used, h.capacity),
+            streams: h.streams,
+            log_size: h.log_size,
+            damaged: h.damaged,
+            alarms: h.alarms,
+            openings: h.openings,
+            connections: d.limits.in_use(),
+            troubles: d.store.troubles(),
+            start_ms: self.start_ms,
+            written: hoidla_format::Moment::now().seconds(),
+        };
+        if let Err(e) = serde_json::to_vec_pretty(&panel).map_err(anyhow::Error::from).and_then(|json| replace(&self.state.health(), &json))
+        {
+            tracing::warn!("{e:#}");
+        }
+    }
+
+    async fn finish(self, mut sessions: JoinSet<()>) -> anyhow::Result<()> {
+        tracing::info!("stopping");
+        self.daemon.ask_to_stop();
+        self.daemon.ceremonies.seal(None);
+        let all = async { while sessions.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(15), all).await.is_err() {
+            sessions.shutdown().await;
+        }
+        let store = self.daemon.store.clone();
+        drop(self); // with it the other handles of the store
+        tokio::task::spawn_blocking(move || store.close()).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

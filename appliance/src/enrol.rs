@@ -1,0 +1,147 @@
+//! Enrolment: the authority's papers are checked, halves go into the TPM, disks are formatted.
+//!
+//! Promises: nothing changes unless every paper fits; an older site file or release
+//! than the TPM's counters allow is refused; disks that hold this appliance's store
+//! keep it, disks that hold anything else are never formatted unless they were new
+//! files or the engineer said so.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail, ensure};
+use hoidla_format::statements::ApplianceIdentity;
+use hoidla_tpm::{Counter, Tpm};
+use hoidla_uring::DiskFile;
+use hoidla_verify::PolicyRef;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    config::{Config, State},
+    identify, machine,
+    papers::Papers,
+};
+
+/// What the engineer asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Enrol {
+    /// Files and folders with signed statements.
+    pub papers: Vec<PathBuf>,
+    /// Bytes of a disk file to make where there is none.
+    pub disk_size: Option<u64>,
+    /// Format disks although something may be on them.
+    pub format: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// The papers in force.
+    pub papers: Papers,
+    /// Halves imported into the TPM.
+    pub halves: usize,
+    /// Whether the disks were formatted.
+    pub formatted: bool,
+}
+
+/// The name of this appliance's store on its disks.
+pub fn store_id(identity: &ApplianceIdentity) -> [u8; 16] {
+    let hash = Sha256::digest(
+        [b"hoidla store of ".as_slice(), identity.site.as_str().as_bytes(), b"/", identity.name.as_str().as_bytes(), &identity.srk.0]
+            .concat(),
+    );
+    *hash.first_chunk().expect("a hash has 16 bytes")
+}
+
+/// Enrols, or brings newer papers.
+pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
+    let config = state.config()?;
+    let identity = identify::known(state)?;
+    let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity)?;
+    let tpm = Arc::new(machine::pinned(&config, &identity)?);
+    not_older(state, &config, &identity, &papers, &tpm)?;
+    import(state, &papers, &tpm)?;
+    let formatted = prepare_disks(&config, &identity, ask, &tpm)?;
+    papers.keep(&state.papers())?;
+    if papers.site.statement.serial > 0 {
+        remember_site(&tpm, state, papers.site.statement.serial)?;
+    }
+    Ok(Enrolled { halves: papers.halves.statement.halves.len(), papers, formatted })
+}
+
+/// The site file's serial that the TPM remembers, as a distance from where its counter began.
+fn first_site(state: &State) -> PathBuf {
+    state.tpm().join("site-counter.txt")
+}
+
+/// Refuses a site file older than the one in force, by what was kept and by the TPM's counter.
+fn not_older(state: &State, config: &Config, identity: &ApplianceIdentity, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
+    let new = papers.site.statement.serial;
+    if let Ok(kept) = Papers::kept(&state.papers(), &config.authority_key()?, identity) {
+        let old = kept.site.statement.serial;
+        ensure!(new >= old, "the site file has serial {new}, this appliance knows serial {old}; bring the newest one");
+        ensure!(
+            new > old || kept.site.hash == papers.site.hash,
+            "two different site files have serial {new}; ask the authority which is right"
+        );
+    }
+    check_site(tpm, state, new)
+}
+
+/// Refuses a site file below the TPM's counter.
+pub fn check_site(tpm: &Tpm, state: &State, serial: u32) -> anyhow::Result<()> {
+    let Ok(text) = fs::read_to_string(first_site(state)) else { return Ok(()) };
+    let first: u64 = text.trim().parse().context("tpm/site-counter.txt is damaged; restore it or enrol anew")?;
+    let known = tpm.counter(Counter::Site)?.saturating_sub(first);
+    ensure!(u64::from(serial) >= known, "the site file has serial {serial}, the TPM knows serial {known}; bring the newest one");
+    Ok(())
+}
+
+fn remember_site(tpm: &Tpm, state: &State, serial: u32) -> anyhow::Result<()> {
+    let path = first_site(state);
+    let first: u64 = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().context("tpm/site-counter.txt is damaged")?,
+        Err(_) => {
+            // The counter begins where the TPM chooses; the first enrolment's serial is counted from there.
+            let begins = tpm.counter(Counter::Site)?.saturating_sub(u64::from(serial));
+            crate::config::replace(&path, begins.to_string().as_bytes())?;
+            begins
+        }
+    };
+    machine::raise(tpm, Counter::Site, first + u64::from(serial))
+}
+
+fn import(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
+    let site = &papers.site.statement;
+    for half in &papers.halves.statement.halves {
+        let reference = PolicyRef::vault(&site.site, site.development, &half.dataset, half.vault_epoch);
+        let blob = tpm.import_half(half, papers.approved.key(), &reference)?;
+        machine::keep_half(state, &half.dataset, half.vault_epoch, &blob)?;
+    }
+    Ok(())
+}
+
+/// Opens or makes the disks; formats them if they are new, all of them, or if asked.
+fn prepare_disks(config: &Config, identity: &ApplianceIdentity, ask: &Enrol, tpm: &Arc<Tpm>) -> anyhow::Result<bool> {
+    let missing: Vec<&PathBuf> = config.disks.iter().filter(|d| !d.exists()).collect();
+    if missing.is_empty() && !ask.format {
+        return is_ours(config, identity, tpm).map(|()| false);
+    }
+    if !missing.is_empty() && missing.len() < config.disks.len() && !ask.format {
+        bail!("{} is not there, but other disks are; put it in, or format all anew with --format", missing[0].display());
+    }
+    for path in missing {
+        let size = ask.disk_size.context("a disk file is not there; say how large it shall be with --disk-size")?;
+        DiskFile::create(path, size)?;
+    }
+    let mut counters = machine::Membership(tpm.clone());
+    hoidla_uring::format(&config.disks, store_id(identity), hoidla_store::Layout::default(), &mut counters)?;
+    Ok(true)
+}
+
+/// Whether the disks hold this appliance's store.
+fn is_ours(config: &Config, identity: &ApplianceIdentity, tpm: &Arc<Tpm>) -> anyhow::Result<()> {
+    let counters = Box::new(machine::Membership(tpm.clone()));
+    let (store, _) = hoidla_uring::Store::open(&config.disks, store_id(identity), counters, hoidla_uring::Settings::default())
+        .context("the disks do not hold this appliance's store; to erase them and begin anew, enrol with --format")?;
+    store.close();
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The signed statements that an appliance holds.
+//!
+//! Promises: [`Papers`] exists only if every statement in it was signed by the
+//! authority and all of them fit together and this appliance's own identity.
+//! Nothing is held that isn't needed here: recovery envelopes stay at home.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use hoidla_crypto::sign::{self, Signed, VerifyingKey};
+use hoidla_format::{
+    Bytes, Hash32, Name, Statement, statement,
+    statements::{ApplianceIdentity, Door, Enrolment, Envelopes, Halves, Release, Roster, Site, Vault},
+};
+use hoidla_verify::{ReleasePublic, release};
+
+/// Who signs every paper.
+const AUTHORITY: &str = "authority";
+/// The most files that are looked at.
+const MOST_FILES: usize = 4096;
+
+/// All that an enrolled appliance knows of its site, checked.
+#[derive(Clone, Debug)]
+pub struct Papers {
+    /// The site.
+    pub site: Signed<Site>,
+    /// Its rosters.
+    pub rosters: Vec<Signed<Roster>>,
+    /// Its vaults.
+    pub vaults: Vec<Signed<Vault>>,
+    /// The vaults' envelopes for the quorum's door.
+    pub envelopes: Vec<Signed<Envelopes>>,
+    /// This appliance's halves.
+    pub halves: Signed<Halves>,
+    /// What binds this appliance to the site.
+    pub enrolment: Signed<Enrolment>,
+    /// The release that runs.
+    pub release: Signed<Release>,
+    /// That release, under the site's release key.
+    pub approved: release::Approved,
+    /// What this appliance said it is.
+    pub identity: ApplianceIdentity,
+}
+
+/// Notes as found, by kind.
+#[derive(Default)]
+struct Pile {
+    notes: Vec<(String, Vec<u8>, PathBuf)>,
+}
+
+/// The kind that a text's first line names.
+fn kind_of(bytes: &[u8]) -> Option<String> {
+    let first = bytes.split(|b| *b == b'\n').next()?;
+    let kind = std::str::from_utf8(first).ok()?.strip_prefix("hoidla = \"")?.split_once('/')?.0;
+    Some(kind.to_owned())
+}
+
+impl Pile {
+    /// From files and folders (one level deep).
+    fn gather(paths: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut pile = Self::default();
+        for path in paths {
+            if path.is_dir() {
+                let mut entries: Vec<PathBuf> = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+                entries.retain(|p| p.is_file());
+                entries.sort();
+                ensure!(entries.len() <= MOST_FILES, "{} has too many files; give the papers alone", path.display());
+                entries.iter().try_for_each(|p| pile.add(p))?;
+            } else {
+                pile.add(path)?;
+            }
+        }
+        Ok(pile)
+    }
+
+    fn add(&mut self, path: &Path) -> anyhow::Result<()> {
+        let context = || format!("{} cannot be read", path.display());
+        if fs::metadata(path).with_context(context)?.len() > statement::MOST as u64 {
+            return Ok(()); // longer than any statement, so none
+        }
+        let bytes = fs::read(path).with_context(context)?;
+        if let Some(kind) = kind_of(&bytes) {
+            self.notes.push((kind, bytes, path.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn all<S: Statement>(&self, key: &VerifyingKey) -> anyhow::Result<Vec<Signed<S>>> {
+        let mut out: Vec<Signed<S>> = Vec::new();
+        for (_, bytes, path) in self.notes.iter().filter(|(kind, ..)| kind == S::KIND) {
+            let signed = sign::open::<S>(bytes, Some(AUTHORITY), key).with_context(|| path.display().to_string())?;
+            if out.iter().all(|s| s.hash != signed.hash) {
+                out.push(signed);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The newest site file, by serial.
+    fn site(&self, key: &VerifyingKey) -> anyhow::Result<Signed<Site>> {
+        let mut newest: Option<Signed<Site>> = None;
+        for (_, bytes, path) in self.notes.iter().filter(|(kind, ..)| kind == Site::KIND) {
+            let site = open_site(bytes, key).with_context(|| path.display().to_string())?;
+            if newest.as_ref().is_none_or(|n| n.statement.serial < site.statement.serial) {
+                newest = Some(site);
+            }
+        }
+        newest.ok_or_else(|| anyhow!("no site file is among the papers; add the one that the authority signed"))
+    }
+}
+
+/// Opens a signed site file under the authority's key.
+pub fn open_site(note: &[u8], authority: &VerifyingKey) -> anyhow::Result<Signed<Site>> {
+    let site = sign::open_edited::<Site>(note, Some(AUTHORITY), authority)?;
+    ensure!(
+        site.statement.authority.0 == authority.to_sec1(),
+        "the site file names another authority than this appliance trusts; it belongs to another site"
+    );
+    Ok(site)
+}
+
+/// The one of a list that fits, or why there is none.
+fn pick<S>(list: Vec<Signed<S>>, what: &str, fits: impl Fn(&S) -> bool) -> anyhow::Result<Signed<S>> {
+    let mut fitting: Vec<Signed<S>> = list.into_iter().filter(|s| fits(&s.statement)).collect();
+    match (fitting.pop(), fitting.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (Some(_), false) => bail!("several papers are {what} of this appliance; give only the newest"),
+        (None, _) => bail!("no paper is {what} of this appliance; ask the authority for it"),
+    }
+}
+
+impl Papers {
+    /// Gathers and checks the papers in `paths` for the appliance of this identity.
+    pub fn gather(paths: &[PathBuf], authority: &VerifyingKey, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
+        let pile = Pile::gather(paths)?;
+        let site = pile.site(authority)?;
+        let own = site_of(&site.statement, identity)?;
+        let rosters: Vec<_> = pile.all::<Roster>(authority)?.into_iter().filter(|r| own.rosters.iter().any(|e| e.hash == r.hash)).collect();
+        let vaults: Vec<_> = pile.all::<Vault>(authority)?.into_iter().filter(|v| vault_fits(own, &rosters, &v.statement)).collect();
+        let envelopes: Vec<_> = pile
+            .all::<Envelopes>(authority)?
+            .into_iter()
+            .filter(|e| e.statement.door == Door::Quorum && vaults.iter().any(|v| v.hash == e.statement.vault))
+            .collect();
+        let identity_hash = statement::hash(&statement::write(identity));
+        let halves = pick(pile.all::<Halves>(authority)?, "the halves", |h| {
+            h.appliance == identity.name && h.site == identity.site && h.identity == identity_hash
+        })?;
+        let enrolment = pick(pile.all::<Enrolment>(authority)?, "the enrolment", |e| {
+            e.appliance == identity.name && e.site == identity.site && e.identity == identity_hash && e.halves == halves.hash
+        })?;
+        let release = pick(newest_release(pile.all::<Release>(authority)?), "the release", |r| r.site == identity.site)?;
+        ensure!(release.statement.development == own.development, "the release and the site file differ in being for development");
+        let key = ReleasePublic::from_sec1(&own.release_key.0)?;
+        let approved = release::check(&release.statement, &key)?;
+        let papers = Self { site, rosters, vaults, envelopes, halves, enrolment, release, approved, identity: identity.clone() };
+        papers.complete()?;
+        Ok(papers)
+    }
+
+    /// Every roster that the site names, every half's vault and its envelopes are there, and the certificate fits.
+    fn complete(&self) -> anyhow::Result<()> {
+        for entry in &self.site.statement.rosters {
+            ensure!(self.rosters.iter().any(|r| r.hash == entry.hash), "the roster {} is not among the papers; add it", entry.name);
+        }
+        for half in &self.halves.statement.halves {
+            let (dataset, epoch) = (&half.dataset, half.vault_epoch);
+            ensure!(
+                self.vaults.iter().any(|v| v.hash == half.vault),
+                "the vault certificate of {dataset}, vault epoch {epoch}, is not among the papers; add it"
+            );
+            ensure!(
+                self.envelopes.iter().any(|e| e.statement.vault == half.vault),
+                "the envelopes of {dataset}, vault epoch {epoch}, are not among the papers; add them"
+            );
+        }
+        let (site, name) = (&self.identity.site, &self.identity.name);
+        hoidla_door::certificate::is_node_certificate(&self.enrolment.statement.certificate.0, site, name, &self.node_key()?)?;
+        Ok(())
+    }
+
+    /// The node key's public point: SEC1.
+    fn node_key(&self) -> anyhow::Result<Vec<u8>> {
+        let public = hoidla_verify::Public::parse(&self.identity.node.0)?;
+        Ok(public.point().context("the identity's node key is no signing key")?.to_sec1().to_vec())
+    }
+
+    /// Every note, for peers who ask and for the state folder, with a file name.
+    pub fn notes(&self) -> Vec<(String, &str)> {
+        fn named<S: Statement>(s: &Signed<S>) -> (String, &str) {
+            (format!("{}-{}.txt", S::KIND, &s.hash.to_string()[..16]), s.note.as_str())
+        }
+        let mut out = vec![named(&self.site), named(&self.release), named(&self.enrolment), named(&self.halves)];
+        out.extend(self.rosters.iter().map(named));
+        out.extend(self.vaults.iter().map(named));
+        out.extend(self.envelopes.iter().map(named));
+        out
+    }
+
+    /// SHA-256 over all statements in force, for PCR 15.
+    pub fn digest(&self) -> Hash32 {
+        let mut lines: Vec<String> = self.notes().into_iter().map(|(_, note)| statement::hash(note).to_string()).collect();
+        lines.sort();
+        statement::hash(&lines.join("\n"))
+    }
+
+    /// Every custodian of every quorum, by name and key, for the door.
+    pub fn custodians(&self) -> Vec<(Name, Bytes)> {
+        self.rosters.iter().flat_map(|r| &r.statement.custodians).map(|c| (c.name.clone(), c.signing.clone())).collect()
+    }
+
+    /// Keeps the notes in `folder`: after a power cut, all old ones or all new ones.
+    pub fn keep(&self, folder: &Path) -> anyhow::Result<()> {
+        let (new, old) = (folder.with_extension("new"), folder.with_extension("old"));
+        for stale in [&new, &old] {
+            if stale.exists() {
+                fs::remove_dir_all(stale)?;
+            }
+        }
+        fs::create_dir(&new)?;
+        for (name, note) in self.notes() {
+            crate::config::replace(&new.join(name), note.as_bytes())?;
+        }
+        fs::File::open(&new)?.sync_all()?;
+        if folder.exists() {
+            fs::rename(folder, &old)?;
+        }
+        fs::rename(&new, folder)?;
+        fs::File::open(folder.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        if old.exists() {
+            fs::remove_dir_all(&old)?;
+        }
+        Ok(())
+    }
+
+    /// Reads back what was kept.
+    pub fn kept(folder: &Path, authority: &VerifyingKey, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
+        if !folder.exists() {
+            for beside in [folder.with_extension("new"), folder.with_extension("old")] {
+                // A power cut between two renames: the complete one is taken.
+                if let Ok(papers) = Self::gather(std::slice::from_ref(&beside), authority, identity) {
+                    papers.keep(folder)?;
+                    return Ok(papers);
+                }
+            }
+            bail!("this appliance is not enrolled; run hoidlad enrol with the papers that the authority signed");
+        }
+        Self::gather(&[folder.to_owned()], authority, identity)
+    }
+}
+
+fn site_of<'a>(site: &'a Site, identity: &ApplianceIdentity) -> anyhow::Result<&'a Site> {
+    ensure!(site.site == identity.site, "the site file is for {}, this appliance for {}", site.site, identity.site);
+    ensure!(
+        site.appliances.iter().any(|a| a.name == identity.name),
+        "the site file does not name the appliance {}; ask the authority for a newer one",
+        identity.name
+    );
+    Ok(site)
+}
+
+fn vault_fits(site: &Site, rosters: &[Signed<Roster>], vault: &Vault) -> bool {
+    vault.site == site.site && site.datasets.iter().any(|d| d.name == vault.dataset) && rosters.iter().any(|r| r.hash == vault.roster)
+}
+
+fn newest_release(mut all: Vec<Signed<Release>>) -> Vec<Signed<Release>> {
+    all.sort_by_key(|r| r.statement.epoch);
+    all.pop().into_iter().collect()
+}

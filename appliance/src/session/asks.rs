@@ -1,0 +1,132 @@
+//! All requests but appends: opening a stream, listing, reading, ceremonies.
+
+use hoidla_format::{Bytes, Name};
+use hoidla_protocol::{Code, Epoch, Handle, Open, Opened, Read, Refused, Request, Response, Role, StreamEntry};
+use hoidla_store::{Generation, StreamState};
+
+use super::{End, Shared, appends::Appends, appends::refusal};
+
+/// The outer error ends the connection, the inner one is told to the peer.
+type Answered = Result<Result<(), Refused>, End>;
+
+/// Answers one request that the peer's role may make.
+pub(crate) async fn answer(shared: &Shared, appends: &mut Appends, request: Request) -> Answered {
+    let role = shared.state(|s| s.role().clone());
+    let daemon = &shared.daemon;
+    let response = match (request, &role) {
+        (Request::Open(ask), Role::Agent { .. }) => open(shared, appends, ask).await,
+        (Request::List { dataset }, _) => return list(shared, &role, dataset).await,
+        (Request::Health, _) => Ok(Response::Health(daemon.health().await)),
+        (Request::Papers, _) => return papers(shared).await,
+        (Request::Propose(note), Role::Custodian { name }) => daemon.ceremonies.propose(&note, name).await,
+        (Request::Approve(note), Role::Custodian { name }) => daemon.ceremonies.clone().approve(&note, name).await,
+        (Request::Seal { grant }, Role::Custodian { .. }) => Ok(Response::Sealed { count: daemon.ceremonies.seal(grant.as_ref()) }),
+        (Request::Keys { grant }, Role::Reader { signing, .. }) => return keys(shared, &grant, signing).await,
+        (Request::Read(ask), Role::Reader { signing, .. }) => return read(shared, signing, ask).await,
+        _ => Err(Refused::new(Code::NotAllowed, "this role may not ask that")),
+    };
+    match response {
+        Ok(response) => Ok(Ok(shared.out.send(&response).await?)),
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
+async fn open(shared: &Shared, appends: &mut Appends, ask: Open) -> Result<Response, Refused> {
+    shared.state(|s| s.may_name(&ask.dataset))?;
+    let daemon = &shared.daemon;
+    let hold = daemon.writers.take(&ask.dataset, ask.stream).await?;
+    let generation = Generation { dataset: ask.dataset.clone(), number: ask.generation };
+    let state = daemon.store.present(generation, ask.stream, ask.last.length).await.map_err(|e| refusal(daemon, e))?;
+    if ask.last.length == state.chain.length && ask.last.root != state.chain.root {
+        let why = format!("stream {} has other bytes than its agent saw acknowledged, up to {}", ask.stream, ask.last.length);
+        daemon.alarm(&why);
+        return Err(Refused::new(Code::Fork, format!("{why}; tell the authority, and begin a new generation")));
+    }
+    let opened =
+        Opened { handle: Handle(0), epoch: state.epoch, closed: state.epoch > 0 && state.closed >= state.epoch, acknowledged: state.chain };
+    let opened = shared.state(|s| s.opened(ask.dataset.clone(), ask.stream, ask.generation, opened))?;
+    appends.opened(opened.handle, ask.dataset, ask.stream, hold);
+    Ok(Response::Opened(opened))
+}
+
+fn may_list(shared: &Shared, role: &Role, dataset: &Name) -> Result<(), Refused> {
+    match role {
+        Role::Reader { signing, .. } => shared.daemon.ceremonies.may_list(signing, dataset),
+        _ => shared.state(|s| s.may_name(dataset)),
+    }
+}
+
+async fn list(shared: &Shared, role: &Role, dataset: Name) -> Answered {
+    if let Err(refused) = may_list(shared, role, &dataset) {
+        return Ok(Err(refused));
+    }
+    let streams = match shared.daemon.store.streams(dataset).await {
+        Ok(streams) => streams,
+        Err(e) => return Ok(Err(refusal(&shared.daemon, e))),
+    };
+    let mut count = 0;
+    for (stream, state) in streams {
+        if state.chain.length > 0 {
+            shared.out.send(&Response::Stream(entry(stream, &state))).await?;
+            count += 1;
+        }
+    }
+    Ok(Ok(shared.out.send(&Response::End { count }).await?))
+}
+
+fn entry(stream: hoidla_format::StreamId, state: &StreamState) -> StreamEntry {
+    let epochs = state.epochs.iter().filter(|(_, start)| *start < state.chain.length);
+    let epochs = epochs.take(hoidla_protocol::message::MOST_EPOCHS).map(|(epoch, start)| Epoch { epoch: *epoch, start: *start }).collect();
+    StreamEntry { stream, generation: state.generation.number, bytes: state.chain.length, epochs }
+}
+
+async fn papers(shared: &Shared) -> Answered {
+    let notes = shared.daemon.papers.notes();
+    for (_, note) in &notes {
+        shared.out.send(&Response::Paper(note.as_bytes().to_vec())).await?;
+    }
+    Ok(Ok(shared.out.send(&Response::End { count: notes.len() as u64 }).await?))
+}
+
+async fn keys(shared: &Shared, grant: &hoidla_format::Hash32, reader: &Bytes) -> Answered {
+    let keys = match shared.daemon.ceremonies.keys(grant, reader) {
+        Ok(keys) => keys,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    for key in keys.iter() {
+        shared.out.send(&Response::Key(key.clone())).await?;
+    }
+    Ok(Ok(shared.out.send(&Response::End { count: keys.len() as u64 }).await?))
+}
+
+/// Sends the bytes record by record; whether the grant still holds is asked each time.
+async fn read(shared: &Shared, reader: &Bytes, ask: Read) -> Answered {
+    let daemon = &shared.daemon;
+    let state = match daemon.store.state(ask.stream).await {
+        Ok(Some(state)) if state.generation.dataset == ask.dataset => state,
+        Ok(_) => return Ok(Err(Refused::new(Code::Unknown, format!("{} has no stream {}", ask.dataset, ask.stream)))),
+        Err(e) => return Ok(Err(refusal(daemon, e))),
+    };
+    let end = ask.range.end().min(state.chain.length);
+    let (mut at, mut count) = (ask.range.at(), 0);
+    while at < end {
+        if let Err(refused) = daemon.ceremonies.may_read(&ask.grant, reader, &ask.dataset) {
+            return Ok(Err(refused));
+        }
+        let found = match daemon.store.read(ask.stream, at).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Err(Refused::new(Code::Unknown, format!("nothing is kept at offset {at} of stream {}", ask.stream)))),
+            Err(e) => return Ok(Err(refusal(daemon, e))),
+        };
+        let record = &found.buffer.as_ref()[found.range.clone()];
+        let skip = (at - found.offset) as usize;
+        let take = (record.len() - skip).min((end - at) as usize);
+        shared.out.data(at, &record[skip..skip + take]).await?;
+        at += take as u64;
+        count += 1;
+    }
+    if let Err(refused) = daemon.ceremonies.may_read(&ask.grant, reader, &ask.dataset) {
+        return Ok(Err(refused)); // an empty range tells nothing either
+    }
+    Ok(Ok(shared.out.send(&Response::End { count }).await?))
+}
