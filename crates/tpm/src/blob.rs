@@ -38,3 +38,23 @@ impl Blob {
         if private.is_empty() { Err(Malformed::Field("a TPM object without a private area")) } else { Ok(Self { public, private }) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_that_of_the_vector() {
+        let all = include_str!("../../../tests/vectors/tpm/structures.txt");
+        let hex = all.lines().find_map(|l| l.strip_prefix("object ")).unwrap();
+        let bytes: Vec<u8> = (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let blob = Blob::from_bytes(&bytes).unwrap();
+        assert_eq!((blob.private.len(), blob.to_bytes()), (40, bytes.clone()));
+        for cut in 0..bytes.len() {
+            assert!(Blob::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(Blob::from_bytes(&[&bytes[..], &[0]].concat()), Err(Malformed::Trailing(1)));
+        let long = Blob { public: blob.public, private: vec![0; Blob::MOST_PRIVATE + 1] }.to_bytes();
+        assert!(Blob::from_bytes(&long).is_err());
+    }
+}
