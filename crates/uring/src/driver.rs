@@ -13,7 +13,7 @@ use std::{
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{Acknowledged, Appended, Event, Op, Place, Refused, Ticket};
+use hoidla_store::{Acknowledged, Appended, Event, Op, Place, Refused, SegmentRef, Ticket};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Append(Record, Answer<Took>),
     CloseEpoch(StreamId, u32, Answer<()>),
     Readmit(StreamId, Answer<()>),
+    /// A segment was rewritten; `Busy` goes back to whoever asks.
+    Retire(SegmentRef, Answer<()>),
     /// Anything that is answered at once.
     Ask(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -192,6 +194,10 @@ impl Driver {
                 Err(Refused::Busy) => self.held = Some(Command::Readmit(stream, answer)),
                 Err(why) => _ = answer.send(Err(why)),
             },
+            Command::Retire(segment, answer) => match self.engine.retire(&segment, ticket) {
+                Ok(()) => _ = self.waiting.insert(ticket, Waiting::Note(answer)),
+                Err(why) => _ = answer.send(Err(why)),
+            },
         }
     }
 
@@ -239,7 +245,7 @@ impl Driver {
 fn refuse(command: Command, why: Refused) {
     match command {
         Command::Append(_, answer) => _ = answer.send(Err(why)),
-        Command::CloseEpoch(_, _, answer) | Command::Readmit(_, answer) => _ = answer.send(Err(why)),
+        Command::CloseEpoch(_, _, answer) | Command::Readmit(_, answer) | Command::Retire(_, answer) => _ = answer.send(Err(why)),
         Command::Ask(_) => {}
     }
 }

@@ -12,11 +12,15 @@ use std::{
         unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use hoidla_store::{BLOCK as ALIGN, Disk};
 use nix::fcntl::{FallocateFlags, fallocate};
 use thiserror::Error;
+
+/// How long a disk may stay in use: the kernel ends the ring of a killed program in its own time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a disk couldn't be had.
 #[derive(Debug, Error)]
@@ -70,8 +74,19 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// Opens a disk that exists; its length is cut down to whole blocks.
+    /// Opens a disk that exists; its length is cut down to whole blocks. Waits a little for a
+    /// program that was killed to let go of it.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let began = Instant::now();
+        loop {
+            match Self::open_now(path) {
+                Err(DiskError::InUse(_)) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+                other => return other,
+            }
+        }
+    }
+
+    fn open_now(path: &Path) -> Result<Self, DiskError> {
         let at = |source| DiskError::Open { path: path.to_owned(), source };
         let kind = std::fs::metadata(path).map_err(at)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -143,6 +158,13 @@ impl Disk for DiskFile {
 
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        // The lock belongs to the open file, which a ring that is ending may hold a little longer.
+        let _ = self.file.unlock();
     }
 }
 

@@ -239,5 +239,7 @@ impl Drop for Ring {
             self.reap();
             self.line.clear();
         }
+        // Else the kernel would hold the disks until it gets round to ending the ring.
+        let _ = self.ring.submitter().unregister_files();
     }
 }

@@ -15,8 +15,8 @@ use std::{
 
 use hoidla_format::{Hash32, Name, StreamId};
 use hoidla_store::{
-    Acknowledged, Checked, Counters, Disk, Generation, Layout, OpenError, Opened, Options, Pool as _, ReadError, Refused, SegmentRef,
-    StreamState,
+    Acknowledged, Checked, Counters, Disk, Generation, Layout, Moved, OpenError, Opened, Options, Pool as _, ReadError, Refused,
+    SegmentRef, StreamState,
 };
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -30,6 +30,8 @@ use crate::{
 const CHANNEL: usize = 256;
 /// Reads at once.
 const READERS: usize = 4;
+/// How long to wait for memory, or for a commit under way.
+const SOON: Duration = Duration::from_millis(2);
 
 /// How a store runs.
 #[derive(Clone, Debug)]
@@ -162,7 +164,7 @@ impl Store {
             if let Some(buffer) = self.try_buffer(len) {
                 return buffer;
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(SOON).await;
         }
     }
 
@@ -195,7 +197,13 @@ impl Store {
 
     /// An agent says up to where it holds acknowledgements; see [`hoidla_store::Engine::present`].
     pub async fn present(&self, generation: Generation, stream: StreamId, offset: u64) -> Result<StreamState, StoreError> {
-        Ok(self.ask(move |e| e.present(&generation, stream, offset)).await??)
+        loop {
+            let generation = generation.clone();
+            match self.ask(move |e| e.present(&generation, stream, offset)).await? {
+                Err(Refused::Busy) => tokio::time::sleep(SOON).await,
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// What is acknowledged of a stream.
@@ -232,6 +240,46 @@ impl Store {
     /// Checks every byte of a segment on every copy, and repairs.
     pub async fn check(&self, segment: SegmentRef) -> Result<Checked, StoreError> {
         self.with_reader(move |r| r.check(&segment)).await
+    }
+
+    /// Rewrites one sparse segment densely, if there is one; whether there was. Call it again
+    /// and again while there is nothing better to do.
+    pub async fn tidy(&self) -> Result<bool, StoreError> {
+        let Some(segment) = self.ask(|e| e.sparse()).await? else { return Ok(false) };
+        let done = self.tidy_segment(segment.clone()).await;
+        if done.is_err() {
+            self.ask(move |e| e.give_up(&segment)).await?;
+        }
+        done.map(|()| true)
+    }
+
+    async fn tidy_segment(&self, segment: SegmentRef) -> Result<(), StoreError> {
+        let (store, gathered) = (self.clone(), segment.clone());
+        self.with_reader(move |r| r.gather(&gathered, |moved| store.rewrite(moved))).await??;
+        loop {
+            let (tell, answer) = oneshot::channel();
+            self.send(Command::Retire(segment.clone(), tell)).await?;
+            match answer.await.map_err(|_| gone())? {
+                Err(Refused::Busy) => tokio::time::sleep(SOON).await,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Hands what was read of a sparse segment to the engine; waits on a blocking thread.
+    fn rewrite(&self, moved: Moved<Buffers>) -> Result<(), StoreError> {
+        let moved = Arc::new(moved);
+        loop {
+            let (tell, answer) = oneshot::channel();
+            let same = moved.clone();
+            let question = Command::Ask(Box::new(move |engine| _ = tell.send(engine.rewrite(&same))));
+            self.0.commands.blocking_send(question).map_err(|_| gone())?;
+            self.0.waker.wake();
+            match answer.blocking_recv().map_err(|_| gone())? {
+                Err(Refused::Busy) => std::thread::sleep(SOON),
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// What went wrong with disks since the start, in words.
@@ -280,7 +328,7 @@ impl Store {
             let done = tokio::task::spawn_blocking(move || store.read_now(&*job)).await.map_err(|_| gone())?;
             drop(turn);
             match done {
-                Err(ReadError::Busy) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(ReadError::Busy) => tokio::time::sleep(SOON).await,
                 other => return Ok(other?),
             }
         }

@@ -1,0 +1,284 @@
+//! The real engine on the real ring on real files: kept, killed, rotten, missing, full.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write as _},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use hoidla_format::{Hash32, StreamId, frame::Chain};
+use hoidla_store::{Buffer as _, Counters, Generation, Layout, Options, Refused};
+use hoidla_uring::{DiskError, DiskFile, Kept, Record, Report, Settings, StartError, Store, StoreError, format};
+use tempfile::TempDir;
+
+const ID: [u8; 16] = [42; 16];
+const LEN: usize = 100_000;
+const STREAM: StreamId = StreamId([1; 16]);
+
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<u64>>);
+
+impl Counters for Memory {
+    fn membership(&self) -> std::io::Result<u64> {
+        Ok(*self.0.lock().unwrap())
+    }
+
+    fn raise_membership(&mut self, to: u64) -> std::io::Result<()> {
+        *self.0.lock().unwrap() = to;
+        Ok(())
+    }
+}
+
+struct Bench {
+    folder: TempDir,
+    counters: Memory,
+}
+
+impl Bench {
+    fn new(disk: u64) -> Self {
+        let bench = Self { folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), counters: Memory::default() };
+        bench.paths().iter().for_each(|p| drop(DiskFile::create(p, disk).unwrap()));
+        format(&bench.paths(), ID, Layout { segment: 4 << 20, catalogue: 0 }, &mut bench.counters.clone()).unwrap();
+        bench
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        ["a", "b"].map(|n| self.folder.path().join(n)).to_vec()
+    }
+
+    fn open(&self) -> (Store, Report) {
+        open(&self.paths(), &self.counters).unwrap()
+    }
+}
+
+fn open(paths: &[PathBuf], counters: &Memory) -> Result<(Store, Report), StartError> {
+    Store::open(paths, ID, Box::new(counters.clone()), Settings { memory: 16 << 20, options: Options::default() })
+}
+
+/// Bytes that say which record they are, everywhere.
+fn bytes(n: u64) -> Vec<u8> {
+    (0..LEN / 8).flat_map(|i| (n << 32 | i as u64 | 1 << 63).to_le_bytes()).collect()
+}
+
+async fn record(store: &Store, n: u64, bytes: &[u8]) -> Record {
+    let mut buffer = store.buffer(bytes.len()).await;
+    buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
+    Record {
+        generation: generation(),
+        stream: STREAM,
+        epoch: 1,
+        offset: n * LEN as u64,
+        len: bytes.len() as u32,
+        hash: Hash32(blake3::hash(bytes).into()),
+        blocks: buffer.freeze(bytes.len()),
+    }
+}
+
+fn generation() -> Generation {
+    Generation { dataset: "land-register".parse().unwrap(), number: 1 }
+}
+
+async fn append(store: &Store, n: u64) -> Result<Kept, StoreError> {
+    store.append(record(store, n, &bytes(n)).await).await?.kept().await
+}
+
+async fn assert_read(store: &Store, n: u64) {
+    let found = store.read(STREAM, n * LEN as u64).await.unwrap().expect("it is kept");
+    assert!(found.buffer.as_ref()[found.range] == bytes(n), "record {n} reads back as other bytes");
+}
+
+/// Where in a disk's file record `n` begins.
+fn find(disk: &PathBuf, n: u64) -> u64 {
+    let file = fs::read(disk).unwrap();
+    let wanted = &bytes(n)[..4096];
+    file.chunks(4096).position(|block| block == wanted).expect("the disk holds it") as u64 * 4096
+}
+
+#[tokio::test]
+async fn what_is_kept_is_there_again() {
+    let bench = Bench::new(64 << 20);
+    let (store, report) = bench.open();
+    assert_eq!((report.absent.len(), report.opened.missing.len(), report.opened.damage.len()), (0, 0, 0));
+    let mut chain = Chain::EMPTY;
+    let mut pending = Vec::new();
+    for n in 0..40 {
+        pending.push(store.append(record(&store, n, &bytes(n)).await).await.unwrap());
+        chain = chain.then(&Hash32(blake3::hash(&bytes(n)).into()), LEN as u32);
+    }
+    let mut last = 0;
+    for p in pending {
+        let Kept::Now(kept) = p.kept().await.unwrap() else { panic!("a fresh record was there before") };
+        assert!(kept.end > last, "acknowledged in order");
+        last = kept.end;
+    }
+    assert_eq!(last, 40 * LEN as u64);
+    assert!(store.tally().bytes >= 2 * last && store.tally().flushes >= 2);
+    let head = store.log_head().await.unwrap();
+    store.close();
+
+    let (store, report) = bench.open();
+    assert_eq!(report.opened.damage, [""; 0]);
+    let state = store.state(STREAM).await.unwrap().expect("the stream is known");
+    assert_eq!((state.chain, state.epoch), (chain, 1));
+    assert_eq!(store.log_head().await.unwrap(), head);
+    for n in 0..40 {
+        assert_read(&store, n).await;
+    }
+    assert!(store.read(STREAM, 40 * LEN as u64).await.unwrap().is_none());
+    assert_eq!(store.streams("land-register".parse().unwrap()).await.unwrap().len(), 1);
+    assert_eq!(store.streams("other".parse().unwrap()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_same_again_is_kept_before_and_other_bytes_are_a_fork() {
+    let bench = Bench::new(64 << 20);
+    let (store, _) = bench.open();
+    for n in 0..3 {
+        append(&store, n).await.unwrap();
+    }
+    assert_eq!(append(&store, 1).await.unwrap(), Kept::Before);
+    let other = record(&store, 1, &bytes(9)).await;
+    let refused = store.append(other).await.unwrap().kept().await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refused::Fork { .. }))), "{refused:?}");
+    let gap = append(&store, 7).await;
+    assert!(matches!(gap, Err(StoreError::Refused(Refused::Gap { .. }))), "{gap:?}");
+    store.close_epoch(STREAM, 1).await.unwrap();
+    let over = append(&store, 3).await;
+    assert!(matches!(over, Err(StoreError::Refused(Refused::EpochOver { .. }))), "{over:?}");
+}
+
+/// Not a test by itself: what the next one kills.
+#[tokio::test]
+async fn victim() {
+    let Ok(folder) = std::env::var("HOIDLA_VICTIM") else { return };
+    let paths = ["a", "b"].map(|n| PathBuf::from(&folder).join(n));
+    let (store, _) = open(&paths, &Memory::default()).unwrap();
+    for n in 0.. {
+        append(&store, n).await.unwrap();
+        println!("acknowledged {n}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_store_has_all_that_it_acknowledged() {
+    let bench = Bench::new(64 << 20);
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", "victim", "--nocapture"]).env("HOIDLA_VICTIM", bench.folder.path());
+    let mut victim = victim.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(victim.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut told = lines.filter_map(|l| l.split_once("acknowledged ")?.1.parse::<u64>().ok());
+    let some = told.find(|n| *n >= 50).expect("the victim works");
+    victim.kill().unwrap();
+    let last = told.last().unwrap_or(some);
+    victim.wait().unwrap();
+
+    let (store, report) = bench.open();
+    assert_eq!(report.opened.damage, [""; 0]);
+    let kept = store.state(STREAM).await.unwrap().unwrap().chain.length / LEN as u64;
+    assert!(kept > last, "{last} was acknowledged, {kept} are kept");
+    for n in 0..kept {
+        assert_read(&store, n).await;
+    }
+    append(&store, kept).await.expect("it goes on where it was");
+}
+
+#[tokio::test]
+async fn rot_on_one_disk_is_repaired_from_the_other() {
+    let bench = Bench::new(64 << 20);
+    let (store, _) = bench.open();
+    for n in 0..10 {
+        append(&store, n).await.unwrap();
+    }
+    let [a, b] = [&bench.paths()[0], &bench.paths()[1]];
+    let flip = |path: &PathBuf, n: u64| {
+        let (at, file) = (find(path, n) + 5000, fs::File::options().read(true).write(true).open(path).unwrap());
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+        file.sync_all().unwrap();
+    };
+    flip(a, 3);
+    flip(b, 5);
+    for n in 0..10 {
+        assert_read(&store, n).await;
+    }
+    let (mut from, mut damage, mut records) = (0, Vec::new(), 0);
+    while let Some(segment) = store.segment(from).await.unwrap() {
+        from = segment.number() + 1;
+        let checked = store.check(segment).await.unwrap();
+        damage.extend(checked.damage);
+        records += checked.records;
+    }
+    assert_eq!((damage.len(), records >= 10), (0, true));
+    for (path, n) in [(a, 3), (b, 5)] {
+        let (at, mut back) = (find(path, n), vec![0; LEN]);
+        fs::File::open(path).unwrap().read_exact_at(&mut back, at).unwrap();
+        assert!(back == bytes(n), "record {n} was repaired where it had rotted");
+    }
+}
+
+#[tokio::test]
+async fn one_disk_missing_goes_on_says_so_and_is_made_whole_later() {
+    let bench = Bench::new(64 << 20);
+    let (store, _) = bench.open();
+    append(&store, 0).await.unwrap();
+    store.close();
+    let away = bench.folder.path().join("away");
+    fs::rename(&bench.paths()[1], &away).unwrap();
+
+    let (store, report) = bench.open();
+    assert_eq!((report.absent.len(), report.opened.missing.len()), (1, 1));
+    assert!(report.absent[0].to_string().contains("b"), "{}", report.absent[0]);
+    assert_read(&store, 0).await;
+    append(&store, 1).await.unwrap();
+    store.close();
+
+    fs::rename(&away, &bench.paths()[1]).unwrap();
+    let (store, report) = bench.open();
+    assert_eq!((report.opened.missing.len(), report.opened.resynced.len()), (0, 1), "{report:?}");
+    append(&store, 2).await.unwrap();
+    store.close();
+
+    fs::remove_file(&bench.paths()[0]).unwrap();
+    let (store, _) = bench.open();
+    for n in 0..3 {
+        assert_read(&store, n).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_before_it_acknowledges_and_keeps_what_it_has() {
+    let bench = Bench::new(48 << 20);
+    let (store, _) = bench.open();
+    let mut kept = 0;
+    let refused = loop {
+        match append(&store, kept).await {
+            Ok(_) => kept += 1,
+            Err(why) => break why,
+        }
+    };
+    assert!(matches!(refused, StoreError::Refused(Refused::Full)), "{refused:?}");
+    assert!(kept as usize * LEN > 4 << 20, "only {kept} records fitted");
+    store.close();
+    let (store, _) = bench.open();
+    assert_eq!(store.state(STREAM).await.unwrap().unwrap().chain.length, kept * LEN as u64);
+    for n in 0..kept {
+        assert_read(&store, n).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ours_or_in_use_does_not_open() {
+    let bench = Bench::new(64 << 20);
+    let (store, _) = bench.open();
+    assert!(matches!(open(&bench.paths(), &bench.counters), Err(StartError::Disk(DiskError::InUse(_)))));
+    store.close();
+    let other = Store::open(&bench.paths(), [7; 16], Box::new(bench.counters.clone()), Settings::default());
+    assert!(matches!(other, Err(StartError::Open(_))), "the disks of another store");
+    fs::remove_dir_all(bench.folder.path()).unwrap();
+    assert!(open(&bench.paths(), &bench.counters).is_err(), "no disk at all");
+}
