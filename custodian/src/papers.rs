@@ -1,0 +1,131 @@
+//! Signed statements, from files or from the appliance, all under the authority's key.
+//!
+//! Promises: what is in [`Papers`] was signed by the authority that the custodian's own site
+//! file names, and belongs to that site.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use hoidla_cli::NextStep;
+use hoidla_crypto::sign::{self, Signed, VerifyingKey, open_self_signed};
+use hoidla_format::{
+    Statement,
+    statements::{Enrolment, Envelopes, Grant, Reader, Site, Vault},
+};
+use hoidla_quorum::grant;
+
+/// The name under which the authority signs.
+const AUTHORITY: &str = "authority";
+
+/// A site file, and the key in it under which all else is checked.
+pub struct Known {
+    /// The site.
+    pub site: Signed<Site>,
+    /// The authority's key.
+    pub authority: VerifyingKey,
+}
+
+impl Known {
+    /// Reads a site file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = read(path).next("give the site file with --site; anyone of the site has a copy")?;
+        Self::open(&bytes).with_context(|| path.display().to_string())
+    }
+
+    fn open(bytes: &[u8]) -> Result<Self> {
+        let claimed = sign::read_unverified::<Site>(bytes)?.statement;
+        let authority = VerifyingKey::from_sec1(&claimed.authority.0)?;
+        Ok(Self { site: sign::open_edited(bytes, Some(AUTHORITY), &authority)?, authority })
+    }
+
+    /// Opens what the authority signed.
+    pub fn open_signed<S: Statement>(&self, bytes: &[u8]) -> Result<Signed<S>> {
+        Ok(sign::open(bytes, Some(AUTHORITY), &self.authority)?)
+    }
+}
+
+/// Vaults, their envelopes and enrolments.
+#[derive(Default)]
+pub struct Papers {
+    /// Vault certificates.
+    pub vaults: Vec<Signed<Vault>>,
+    /// Envelopes of either door.
+    pub envelopes: Vec<Signed<Envelopes>>,
+    /// Enrolments.
+    pub enrolments: Vec<Signed<Enrolment>>,
+}
+
+impl Papers {
+    /// From files, and folders one level deep; other kinds of files are passed over.
+    pub fn gather(known: &Known, paths: &[PathBuf]) -> Result<Self> {
+        let mut papers = Self::default();
+        for path in paths {
+            let mut files = vec![path.clone()];
+            if path.is_dir() {
+                files = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+                files.retain(|f| f.is_file());
+                files.sort();
+            }
+            for file in files {
+                papers.add(known, &read(&file)?).with_context(|| file.display().to_string())?;
+            }
+        }
+        Ok(papers)
+    }
+
+    /// Adds one statement, if it is of a kind that is kept here.
+    pub fn add(&mut self, known: &Known, bytes: &[u8]) -> Result<()> {
+        match kind(bytes) {
+            Some(Vault::KIND) => {
+                let vault = known.open_signed::<Vault>(bytes)?;
+                ensure!(vault.statement.site == known.site.statement.site, "a vault certificate of site {}", vault.statement.site);
+                self.vaults.push(vault);
+            }
+            Some(Envelopes::KIND) => self.envelopes.push(known.open_signed(bytes)?),
+            Some(Enrolment::KIND) => self.enrolments.push(known.open_signed(bytes)?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a statement's first line says it is.
+fn kind(bytes: &[u8]) -> Option<&str> {
+    let first = bytes.split(|b| *b == b'\n').next()?;
+    Some(std::str::from_utf8(first).ok()?.strip_prefix("hoidla = \"")?.split_once('/')?.0)
+}
+
+/// Reads a file that is small enough to be a statement.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let context = || format!("cannot read {}", path.display());
+    let len = fs::metadata(path).with_context(context)?.len();
+    ensure!(len <= hoidla_format::statement::MOST as u64, "{} is too long to be a statement", path.display());
+    fs::read(path).with_context(context)
+}
+
+/// Reads a grant and checks all that needs no vault at hand. Who signed it doesn't matter:
+/// the custodians' approvals are what counts.
+pub fn read_grant(path: &Path, known: &Known) -> Result<Signed<Grant>> {
+    let grant = sign::read_unverified::<Grant>(&read(path)?).with_context(|| path.display().to_string())?;
+    let (site, g) = (&known.site.statement, &grant.statement);
+    if g.site != site.site {
+        return Err(grant::GrantError::Site { wanted: site.site.clone(), found: g.site.clone() })?;
+    }
+    if !site.appliances.iter().any(|a| a.name == g.appliance) {
+        return Err(grant::GrantError::Appliance(g.appliance.clone()))?;
+    }
+    grant::check_alone(g).with_context(|| path.display().to_string())?;
+    Ok(grant)
+}
+
+/// Reads a reader's public key file, signed by itself.
+pub fn read_reader(path: &Path) -> Result<Reader> {
+    let reader = open_self_signed::<Reader>(&read(path)?)
+        .with_context(|| path.display().to_string())
+        .next("ask the reader for the file that hoidla-agent reader new wrote")?;
+    grant::check_reader(&reader.statement)?;
+    Ok(reader.statement)
+}
