@@ -73,7 +73,7 @@ impl Tpm {
     /// Opens a TPM and trusts the storage root key it finds: for the first time only.
     pub fn open(tcti: &Tcti) -> Result<Self, TpmError> {
         let esys = Esys::open(tcti)?;
-        sweep(&esys)?;
+        sweep(tcti, &esys)?;
         let (srk, public) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
         if esys.name(&srk)? != public.name() || !public.same_template(&Public::srk_template()) {
             return Err(TpmError::Answer("CreatePrimary"));
@@ -230,7 +230,7 @@ impl Tpm {
         let result = Esys::open(&self.tcti).and_then(|esys| work(&esys));
         if result.is_err() {
             // The failure itself is what the caller must hear; an unreachable TPM sweeps nothing.
-            let _ = Esys::open(&self.tcti).and_then(|esys| sweep(&esys));
+            let _ = Esys::open(&self.tcti).and_then(|esys| sweep(&self.tcti, &esys));
         }
         result
     }
@@ -298,7 +298,12 @@ fn check_ours(esys: &Esys, index: &esys::Index<'_>, number: u32) -> Result<(), T
     if esys.index_name(index)? == TpmName::of_counter(number) { Ok(()) } else { Err(TpmError::NoCounter(number)) }
 }
 
-fn sweep(esys: &Esys) -> Result<(), TpmError> {
+/// Whoever is connected to a TPM without a resource manager is alone: all that is loaded, and
+/// not by this connection, was left over. The kernel's resource manager sweeps by itself.
+fn sweep(tcti: &Tcti, esys: &Esys) -> Result<(), TpmError> {
+    if tcti.has_resource_manager() {
+        return Ok(());
+    }
     let left = esys.sweep()?;
     if left > 0 {
         tracing::warn!(left, "flushed sessions and objects that an interrupted program left in the TPM");

@@ -1,5 +1,6 @@
 //! Public areas, names and policies: read back, refused, and held against known answers.
 //! (A TPM and tpm2-tools judge them too, in `crates/tpm/tests/judge.rs`.)
+#![forbid(unsafe_code)]
 
 use hoidla_crypto::Secret;
 use hoidla_format::{Hash32, statements::PcrValue};
