@@ -1,0 +1,403 @@
+//! The command line: what is asked for, and what is said about it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use hoidla_cli::{Outcome, Output, PassphraseSource, harden, human};
+use hoidla_format::Name;
+use hoidla_snapshot::{Only, Progress};
+use serde_json::json;
+
+use crate::{
+    home::{Home, open_site, read_bounded, target},
+    line,
+    push::{self, STANDARD_INPUT, Settings},
+    reader, restore,
+    state::State,
+};
+
+/// Copies a registry into an embassy, and a granted reader's copy back.
+#[derive(Parser)]
+#[command(name = "hoidla-agent", version, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Copy a folder, a file or standard input (-) in.
+    Push {
+        #[command(flatten)]
+        home: HomeArguments,
+        /// What to copy; - is standard input.
+        path: PathBuf,
+        /// Begin a new generation: a whole copy, deduplicated against nothing before it.
+        #[arg(long)]
+        new_generation: bool,
+        /// How many MiB may be sealed and not acknowledged.
+        #[arg(long, value_name = "MIB", default_value_t = 256)]
+        spool_mib: u64,
+        /// How many seconds to go on trying while nothing is acknowledged.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        give_up_after: u64,
+    },
+    /// Show the generations that the embassy holds.
+    List {
+        #[command(flatten)]
+        home: HomeArguments,
+    },
+    /// Show what is acknowledged, what is still to be sent, and how the appliance is.
+    Status {
+        #[command(flatten)]
+        home: HomeArguments,
+    },
+    /// Restore under a grant that its quorum approved.
+    Restore(RestoreArguments),
+    /// Make a reader's key.
+    Reader {
+        #[command(subcommand)]
+        command: ReaderCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ReaderCommand {
+    /// Make a key for a reader; the public half beside it goes into a grant.
+    New {
+        /// The reader's name.
+        #[arg(long)]
+        name: Name,
+        /// Where to write the key; its public half is written beside it as .reader.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
+#[derive(Args)]
+struct HomeArguments {
+    /// The agent's folder, as `hoidla-provision agent` made it.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
+    /// Which appliance; the site's first if not given.
+    #[arg(long, value_name = "NAME")]
+    appliance: Option<Name>,
+    /// Another address than the site file has.
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
+}
+
+impl HomeArguments {
+    fn open(&self) -> Result<(Home, hoidla_door::Target)> {
+        let home = Home::open(&self.home, &self.passphrase)?;
+        let mut target = home.target(self.appliance.as_ref())?;
+        if let Some(address) = &self.address {
+            target.address.clone_from(address);
+        }
+        Ok((home, target))
+    }
+}
+
+#[derive(Args)]
+struct RestoreArguments {
+    /// The reader's key.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The grant.
+    #[arg(long, value_name = "FILE")]
+    grant: PathBuf,
+    /// The signed site file, which is public.
+    #[arg(long, value_name = "FILE")]
+    site: PathBuf,
+    /// Which appliance; the site's first if not given.
+    #[arg(long, value_name = "NAME")]
+    appliance: Option<Name>,
+    /// Another address than the site file has.
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// The folder to restore into; made if need be.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Only this path, beginning with the copied folder's own name.
+    #[arg(long, value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Which dataset, if the grant covers several.
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<Name>,
+    /// Which generation; the newest if not given.
+    #[arg(long, value_name = "NUMBER")]
+    generation: Option<u32>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
+}
+
+/// Does what was asked.
+pub fn run(arguments: Arguments) -> Result<Outcome> {
+    harden();
+    let out = arguments.output;
+    match arguments.command {
+        Command::Push { home, path, new_generation, spool_mib, give_up_after } => {
+            let (home, target) = home.open()?;
+            let settings = Settings {
+                target,
+                new_generation,
+                spool: spool_mib << 20,
+                give_up_after: Duration::from_secs(give_up_after),
+                workers: thread::available_parallelism().map_or(2, usize::from).clamp(1, 16),
+            };
+            run_push(out, &home, &path, &settings)
+        }
+        Command::List { home } => run_list(out, &home),
+        Command::Status { home } => run_status(out, &home),
+        Command::Restore(wish) => run_restore(out, &wish),
+        Command::Reader { command: ReaderCommand::New { name, out: file, passphrase } } => {
+            let public = reader::new(&name, &file, &passphrase)?;
+            let text = format!("{}: keep it secret\n{}: give it to whoever writes the grant", file.display(), public.display());
+            out.result(&json!({ "key": file, "public": public }), text)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn run_push(out: Output, home: &Home, path: &Path, settings: &Settings) -> Result<Outcome> {
+    let progress = Progress::default();
+    let bar = out.bytes("copying in", None);
+    let tell = |line: &str| {
+        if out.draws() {
+            bar.line(line)
+        } else if !out.quiet {
+            eprintln!("{line}")
+        }
+    };
+    if home.site.statement.development && !out.quiet {
+        tell("DEVELOPMENT SITE: for drills and tests, not for real registries");
+    }
+    let stop = AtomicBool::new(false);
+    let done = thread::scope(|scope| {
+        if out.draws() {
+            scope.spawn(|| watch(&bar, path, &progress, &stop));
+        }
+        let done = push::push(home, path, settings, &progress, &tell);
+        stop.store(true, Ordering::Relaxed);
+        done
+    });
+    bar.done();
+    let done = done?;
+    let p = &done.pushed;
+    for note in &p.notes {
+        tell(&format!("warning: {note}"));
+    }
+    let rate = human::rate(p.bytes, done.took);
+    let mut text = format!(
+        "{} of {} copied in, {rate}; {} sealed and acknowledged, {} new\ngeneration {}, stream {}: {} bytes, signed to {}",
+        human::count(p.entries, "entry"),
+        human::bytes(p.bytes),
+        human::bytes(done.sealed),
+        human::bytes(p.fresh),
+        done.state.generation,
+        done.state.stream,
+        done.state.acknowledged.length,
+        done.state.signed,
+    );
+    if p.changed + p.left_out > 0 {
+        text += &format!("\nwarning: {} changed while being read, {} left out; see above", p.changed, p.left_out);
+    }
+    let value = json!({
+        "dataset": home.dataset(), "generation": done.state.generation, "stream": done.state.stream,
+        "entries": p.entries, "bytes": p.bytes, "fresh_bytes": p.fresh, "messages": p.messages,
+        "sealed_bytes": done.sealed, "resumed_bytes": done.resumed, "stream_bytes": done.state.acknowledged.length,
+        "signed_to": done.state.signed, "changed": p.changed, "left_out": p.left_out, "notes": p.notes,
+        "seconds": done.took.as_secs_f64(),
+    });
+    out.result(&value, text)?;
+    Ok(if p.changed + p.left_out > 0 { Outcome::No } else { Outcome::Done })
+}
+
+/// Draws progress; counts beside it how much there will be.
+fn watch(bar: &hoidla_cli::Progress, path: &Path, progress: &Progress, stop: &AtomicBool) {
+    let total = AtomicU64::new(0);
+    thread::scope(|scope| {
+        if path != Path::new(STANDARD_INPUT) {
+            scope.spawn(|| total.store(weigh(path, stop), Ordering::Relaxed));
+        }
+        let began = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            let read = progress.read.load(Ordering::Relaxed);
+            bar.set(read);
+            let left = match total.load(Ordering::Relaxed) {
+                0 => String::new(),
+                all => {
+                    let per_byte = began.elapsed().as_secs_f64() / read.max(1) as f64;
+                    let left = Duration::from_secs_f64(per_byte * all.saturating_sub(read) as f64);
+                    format!("of {}, {} left, {} files", human::bytes(all), human::duration(left), progress.files.load(Ordering::Relaxed))
+                }
+            };
+            bar.note(left);
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
+}
+
+/// Bytes of all files below a path, as far as can be seen.
+fn weigh(path: &Path, stop: &AtomicBool) -> u64 {
+    let (mut sum, mut todo) = (0, vec![path.to_owned()]);
+    while let Some(path) = todo.pop() {
+        match path.symlink_metadata() {
+            Ok(m) if m.is_dir() => todo.extend(path.read_dir().into_iter().flatten().flatten().map(|e| e.path())),
+            Ok(m) if m.is_file() => sum += m.len(),
+            _ => {}
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    sum
+}
+
+fn run_list(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
+    let (home, target) = arguments.open()?;
+    let mut streams = line::list(&target, &home.identity()?, home.dataset(), Duration::ZERO)?;
+    streams.sort_by_key(|s| s.generation);
+    let known = State::all(&home.dir)?;
+    let signed = |id| known.iter().find(|k| k.stream == id).map(|k| (k.signed, k.complete));
+    let mut screen = hoidla_cli::Screen::new();
+    let rows: Vec<Vec<String>> = streams
+        .iter()
+        .map(|s| {
+            let (signed, complete) =
+                signed(s.stream).map_or(("another machine's".into(), String::new()), |(s, c)| (s.to_string(), c.to_string()));
+            vec![s.generation.to_string(), s.stream.to_string(), s.bytes.to_string(), s.epochs.len().to_string(), signed, complete]
+        })
+        .collect();
+    screen.table(&["generation", "stream", "bytes", "epochs", "signed to", "snapshot to"], &rows);
+    let value: Vec<_> = streams
+        .iter()
+        .map(|s| {
+            let known = signed(s.stream);
+            json!({ "generation": s.generation, "stream": s.stream, "bytes": s.bytes, "epochs": s.epochs.len(),
+                    "signed_to": known.map(|k| k.0), "snapshot_to": known.map(|k| k.1) })
+        })
+        .collect();
+    out.result(
+        &json!({ "dataset": home.dataset(), "streams": value }),
+        if rows.is_empty() { "nothing is there yet" } else { screen.text() },
+    )?;
+    Ok(Outcome::Done)
+}
+
+fn run_status(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
+    let (home, target) = arguments.open()?;
+    let state = State::all(&home.dir)?.first().copied();
+    let pending = state.map_or(0, |s| spooled(&s.dir(&home.dir).join("spool")));
+    let health = line::health(&target, &home.identity()?);
+    let mut text = match &state {
+        Some(s) => format!(
+            "{}, generation {}: {} bytes acknowledged, signed to {}, last whole snapshot to {}; {} in the spool",
+            home.dataset(),
+            s.generation,
+            s.acknowledged.length,
+            s.signed,
+            s.complete,
+            human::bytes(pending)
+        ),
+        None => format!("{}: nothing was copied from this machine yet", home.dataset()),
+    };
+    text += &match &health {
+        Ok(h) => format!(
+            "\n{}: {} of {} disks current, {} of {} used, {} alarms, {} open grants",
+            target.appliance,
+            h.current,
+            h.copies,
+            human::bytes(h.used),
+            human::bytes(h.capacity),
+            h.alarms,
+            h.openings
+        ),
+        Err(e) => format!("\n{}: not reached: {e:#}", target.appliance),
+    };
+    let health_value = health.as_ref().ok().map(|h| {
+        json!({ "copies": h.copies, "current": h.current, "capacity": h.capacity, "used": h.used, "streams": h.streams,
+                "damaged": h.damaged, "alarms": h.alarms, "openings": h.openings, "uptime": h.uptime })
+    });
+    let value = json!({
+        "dataset": home.dataset(), "generation": state.map(|s| s.generation), "stream": state.map(|s| s.stream),
+        "acknowledged": state.map(|s| s.acknowledged.length), "signed_to": state.map(|s| s.signed),
+        "snapshot_to": state.map(|s| s.complete), "spooled": pending, "appliance": health_value,
+    });
+    out.result(&value, text)?;
+    Ok(if health.is_ok() { Outcome::Done } else { Outcome::No })
+}
+
+/// Bytes of a spool's files: an upper bound of what is pending, read without disturbing a push.
+fn spooled(dir: &Path) -> u64 {
+    dir.read_dir().into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}
+
+fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
+    let (site, authority) = open_site(&read_bounded(&wish.site)?)?;
+    let mut target = target(&site.statement, wish.appliance.as_ref())?;
+    if let Some(address) = &wish.address {
+        target.address.clone_from(address);
+    }
+    let grant = read_bounded(&wish.grant)?;
+    let reader = reader::open(&wish.key, &wish.passphrase)?;
+    if site.statement.development && !out.quiet {
+        eprintln!("DEVELOPMENT SITE: for drills and tests, not for real registries");
+    }
+    let only = wish.path.clone().map_or(Only::All, Only::Path);
+    let (began, fetching, writing) = (Instant::now(), out.bytes("fetching and checking", Some(0)), out.bytes("restoring", None));
+    let wanted = restore::Wish { to: &wish.to, only, dataset: wish.dataset.clone(), generation: wish.generation };
+    let mut fetched = |n, total| {
+        fetching.total(total);
+        fetching.add(n);
+    };
+    let done = restore::restore(&reader, (&site, &authority), &grant, &target, &wanted, &mut fetched, &mut |n| writing.add(n));
+    fetching.done();
+    writing.done();
+    let done = done?;
+    let r = &done.restored;
+    for note in &r.notes {
+        eprintln!("warning: {}", hoidla_cli::screen::plain(note));
+    }
+    if let Some(broken) = &done.broken {
+        eprintln!("warning: the stream is not sound from byte {} on: {}", done.signed, hoidla_cli::screen::plain(broken));
+        eprintln!("warning: restored is the last whole snapshot before that; tell the authority");
+    }
+    if done.unsigned > 0 {
+        let messages = human::count(done.unsigned as u64, "message");
+        out.say(format!("the signed range ends at byte {}: {messages} after it were not used", done.signed));
+    }
+    let text = format!(
+        "{} of {} restored to {}, {}\ngeneration {}, stream {}: {} bytes, signed to {}, this snapshot to {}{}",
+        human::count(r.entries - r.failed, "entry"),
+        human::bytes(r.bytes),
+        wish.to.display(),
+        human::rate(r.bytes, began.elapsed()),
+        done.stream.generation,
+        done.stream.stream,
+        done.stream.bytes,
+        done.signed,
+        done.snapshot,
+        if r.owners { "" } else { "\nowners were not restored: that takes root" },
+    );
+    let value = json!({
+        "generation": done.stream.generation, "stream": done.stream.stream, "stream_bytes": done.stream.bytes,
+        "signed_to": done.signed, "unsigned_messages": done.unsigned, "snapshot_to": done.snapshot, "broken": done.broken,
+        "entries": r.entries, "bytes": r.bytes, "failed": r.failed, "changed": r.changed, "owners": r.owners,
+        "notes": r.notes, "seconds": began.elapsed().as_secs_f64(),
+    });
+    out.result(&value, text)?;
+    Ok(if r.failed > 0 || done.broken.is_some() { Outcome::No } else { Outcome::Done })
+}

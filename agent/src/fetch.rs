@@ -1,0 +1,281 @@
+//! A stream as a reader fetches it: checked from its first byte, then opened at will.
+//!
+//! Promises: every frame is held against the agent's signatures before anything is
+//! opened: certificate by the authority, header and roots by the certificate's key,
+//! chain over every byte. What follows the last root is refused. It needs as much
+//! room on disk as the stream has, for ciphertext.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Write,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use hoidla_crypto::{
+    datakey::Binding,
+    sealing::{Provider, Sealer},
+    sign::{self, VerifyingKey},
+};
+use hoidla_format::{
+    Hash32, Kind, Name, StreamId,
+    frame::{self, Chain},
+    statements::{AgentCertificate, EpochHeader, StreamRoot},
+};
+use hoidla_snapshot::{Messages, PackHead, SnapshotError};
+
+/// Opened messages kept in memory.
+const CACHED: usize = 16;
+
+/// Where a whole snapshot ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Which epoch's list.
+    epoch: usize,
+    /// Which message of it.
+    message: usize,
+    /// The offset up to which the agent signed it.
+    pub signed_to: u64,
+}
+
+struct EpochSpan {
+    header: EpochHeader,
+    signer: VerifyingKey,
+    /// Offset and length of each message's frame.
+    messages: Vec<(u64, u32)>,
+}
+
+/// Takes a stream in, in order, and checks it.
+pub struct Intake<'a> {
+    site: &'a Name,
+    dataset: &'a Name,
+    stream: StreamId,
+    authority: &'a VerifyingKey,
+    staging: File,
+    rest: Vec<u8>,
+    chain: Chain,
+    signed: u64,
+    epochs: Vec<EpochSpan>,
+    ends: Vec<End>,
+}
+
+impl<'a> Intake<'a> {
+    /// A stream to be taken in; its ciphertext goes into `staging`, an empty file.
+    pub fn new(site: &'a Name, dataset: &'a Name, stream: StreamId, authority: &'a VerifyingKey, staging: File) -> Self {
+        let (rest, epochs, ends) = (vec![], vec![], vec![]);
+        Self { site, dataset, stream, authority, staging, rest, chain: Chain::EMPTY, signed: 0, epochs, ends }
+    }
+
+    /// The next bytes.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        self.staging.write_all(bytes).context("cannot keep the ciphertext; is the disk full?")?;
+        self.rest.extend_from_slice(bytes);
+        let rest = std::mem::take(&mut self.rest);
+        let mut left = &rest[..];
+        while let Some(len) = whole_frame(left)? {
+            self.frame(&left[..len]).with_context(|| format!("at byte {} of the stream {}", self.chain.length, self.stream))?;
+            left = &left[len..];
+        }
+        self.rest = left.to_vec();
+        Ok(())
+    }
+
+    fn frame(&mut self, bytes: &[u8]) -> Result<()> {
+        let (kind, body, _) = frame::split(bytes)?;
+        match kind {
+            Kind::EpochHeader => self.header(body)?,
+            Kind::Message => {
+                let at = (self.chain.length, bytes.len() as u32);
+                self.epochs.last_mut().context("a message before any epoch's header")?.messages.push(at);
+            }
+            _ => self.root(body)?,
+        }
+        self.chain = self.chain.then(&Hash32(blake3::hash(bytes).into()), bytes.len() as u32);
+        Ok(())
+    }
+
+    fn header(&mut self, body: &[u8]) -> Result<()> {
+        let (agent, epoch) = frame::split_epoch_header(body)?;
+        let agent = sign::open::<AgentCertificate>(agent, Some("authority"), self.authority).context("the agent's certificate")?.statement;
+        let signer = VerifyingKey::from_sec1(&agent.key.0)?;
+        let header = sign::open::<EpochHeader>(epoch, Some(agent.agent.as_str()), &signer).context("the epoch's header")?.statement;
+        ensure!(agent.site == *self.site && agent.dataset == *self.dataset, "the agent's certificate is for another site or dataset");
+        ensure!(
+            header.site == *self.site && header.dataset == *self.dataset && header.stream == self.stream && header.agent == agent.agent,
+            "the epoch's header belongs to another stream"
+        );
+        ensure!(
+            (agent.issued..=agent.not_after).contains(&header.created),
+            "the epoch was signed when the agent's certificate was not valid"
+        );
+        ensure!(
+            header.start == self.chain.length && header.previous_root == self.chain.root,
+            "the epoch's header doesn't follow what stands before it"
+        );
+        ensure!(self.epochs.last().is_none_or(|e| e.header.epoch < header.epoch), "epochs don't rise");
+        self.signed = self.chain.length;
+        self.epochs.push(EpochSpan { header, signer, messages: vec![] });
+        Ok(())
+    }
+
+    fn root(&mut self, body: &[u8]) -> Result<()> {
+        let span = self.epochs.last().context("a root before any epoch's header")?;
+        let root = sign::open::<StreamRoot>(body, Some(span.header.agent.as_str()), &span.signer).context("a signed root")?.statement;
+        ensure!(root.dataset == *self.dataset && root.stream == self.stream && root.epoch == span.header.epoch, "a root of another stream");
+        ensure!(root.length == self.chain.length && root.root == self.chain.root, "the bytes are not those that the agent signed");
+        self.signed = self.chain.length;
+        if root.complete {
+            let (epoch, message) = self.last_message().context("a snapshot without messages")?;
+            self.ends.push(End { epoch, message, signed_to: root.length });
+        }
+        Ok(())
+    }
+
+    fn last_message(&self) -> Option<(usize, usize)> {
+        let epoch = self.epochs.iter().rposition(|e| !e.messages.is_empty())?;
+        Some((epoch, self.epochs[epoch].messages.len() - 1))
+    }
+
+    /// How much of what came is signed.
+    pub fn signed(&self) -> u64 {
+        self.signed
+    }
+
+    /// The end of the stream: opens its epochs with `key`, of which there may be fewer than epochs.
+    pub fn finish(mut self, mut key: impl FnMut(&Binding) -> Result<Option<Sealer>>) -> Result<Opened> {
+        let signed = self.signed;
+        let (mut epochs, mut unsigned) = (Vec::with_capacity(self.epochs.len()), 0);
+        for mut span in std::mem::take(&mut self.epochs) {
+            let all = span.messages.len();
+            span.messages.retain(|(at, len)| at + u64::from(*len) <= signed);
+            unsigned += all - span.messages.len();
+            let h = &span.header;
+            let (site, dataset) = (h.site.clone(), h.dataset.clone());
+            let binding = Binding { site, dataset, stream: h.stream, epoch: h.epoch, vault_epoch: h.vault_epoch };
+            let sealer = key(&binding)?;
+            epochs.push((span, sealer));
+        }
+        let mut opened = Opened {
+            staging: self.staging,
+            dataset: self.dataset.clone(),
+            stream: self.stream,
+            epochs,
+            runs: HashMap::new(),
+            ends: self.ends,
+            cache: Mutex::new(vec![]),
+            signed,
+            unsigned,
+            length: self.chain.length + self.rest.len() as u64,
+        };
+        opened.find_runs()?;
+        Ok(opened)
+    }
+}
+
+/// The length of the first frame, if all of it is there.
+fn whole_frame(bytes: &[u8]) -> Result<Option<usize>> {
+    let Some(head) = bytes.first_chunk::<{ frame::HEAD }>() else { return Ok(None) };
+    let len = u32::from_le_bytes(*head.last_chunk().expect("a head ends with a length")) as usize + frame::HEAD;
+    ensure!(len <= frame::MOST, "a frame of more than 1 MiB: this is no stream");
+    Ok((bytes.len() >= len).then_some(len))
+}
+
+/// A stream whose signatures were checked.
+pub struct Opened {
+    staging: File,
+    dataset: Name,
+    stream: StreamId,
+    epochs: Vec<(EpochSpan, Option<Sealer>)>,
+    /// For each run: its parts, each with the number of its first message and its epoch.
+    runs: HashMap<u32, Vec<(u32, usize)>>,
+    ends: Vec<End>,
+    cache: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+    /// How much is signed.
+    pub signed: u64,
+    /// Messages after that, which are not used.
+    pub unsigned: usize,
+    /// How much there is.
+    pub length: u64,
+}
+
+impl Opened {
+    /// The snapshots that are whole and signed, oldest first.
+    pub fn ends(&self) -> &[End] {
+        &self.ends
+    }
+
+    /// The epochs, and whether this reader has their keys.
+    pub fn epochs(&self) -> impl Iterator<Item = (u32, bool)> {
+        self.epochs.iter().map(|(span, sealer)| (span.header.epoch, sealer.is_some()))
+    }
+
+    /// The address of a snapshot's last message.
+    pub fn address(&self, end: &End) -> Result<(u32, u32)> {
+        let head = PackHead::parse(&self.open(end.epoch, end.message)?)?;
+        Ok((head.run, head.number))
+    }
+
+    fn find_runs(&mut self) -> Result<()> {
+        for i in 0..self.epochs.len() {
+            let (span, sealer) = &self.epochs[i];
+            if sealer.is_none() || span.messages.is_empty() {
+                continue;
+            }
+            let head = PackHead::parse(&self.open(i, 0)?)?;
+            self.runs.entry(head.run).or_default().push((head.number, i));
+        }
+        Ok(())
+    }
+
+    fn open(&self, epoch: usize, message: usize) -> Result<Arc<Vec<u8>>> {
+        let (span, sealer) = &self.epochs[epoch];
+        let number = span.header.epoch;
+        let sealer = sealer.as_ref().with_context(|| format!("epoch {number} is needed, and the grant doesn't cover it"))?;
+        let &(at, len) = span.messages.get(message).context("the stream has no such message")?;
+        let mut cache = self.cache.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(i) = cache.iter().position(|(a, _)| *a == at) {
+            let hit = cache.remove(i);
+            cache.push(hit);
+            return Ok(cache[cache.len() - 1].1.clone());
+        }
+        let mut bytes = vec![0; len as usize];
+        self.staging.read_exact_at(&mut bytes, at).context("cannot read the ciphertext back")?;
+        let (_, body, _) = frame::split(&bytes)?;
+        let mut plaintext = Vec::with_capacity(body.len());
+        sealer.open(&frame::message_aad(&self.dataset, self.stream, number, at), body, &mut plaintext)?;
+        let plaintext = Arc::new(plaintext);
+        if cache.len() == CACHED {
+            cache.remove(0);
+        }
+        cache.push((at, plaintext.clone()));
+        Ok(plaintext)
+    }
+
+    fn find(&self, run: u32, number: u32) -> Result<Arc<Vec<u8>>> {
+        let parts = self.runs.get(&run).map_or(&[][..], |p| p);
+        // The last part that begins at or before it: a run goes on in a later epoch when an opening closed the first.
+        match parts.iter().rev().find(|(first, _)| *first <= number) {
+            Some((first, epoch)) => self.open(*epoch, (number - first) as usize),
+            None => {
+                let locked: Vec<_> = self.epochs().filter(|(_, has)| !has).map(|(e, _)| e.to_string()).collect();
+                if locked.is_empty() {
+                    bail!("the stream has no such run");
+                }
+                bail!("it lies in an epoch that the grant doesn't cover (one of {})", locked.join(", "))
+            }
+        }
+    }
+}
+
+impl Messages for Opened {
+    fn message(&self, run: u32, number: u32) -> Result<Arc<Vec<u8>>, SnapshotError> {
+        self.find(run, number).map_err(|e| SnapshotError::Message { run, number, why: format!("{e:#}") })
+    }
+}
+
+/// A sealer under a data key, by the fast provider.
+pub fn sealer(key: &hoidla_crypto::datakey::DataKey) -> Sealer {
+    Sealer::new(key, Provider::default())
+}

@@ -1,0 +1,218 @@
+//! `restore`: with a reader's key, the site file and a grant, and nothing else from home.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use hoidla_cli::NextStep;
+use hoidla_crypto::{
+    datakey::{self, Binding},
+    sealing::Sealer,
+    sign::{self, Signed, VerifyingKey},
+};
+use hoidla_door::{Connection, DoorError, Identity, Target, connect, software_key};
+use hoidla_format::{
+    ByteRange, Hash32, Name,
+    statements::{Grant, Site},
+};
+use hoidla_protocol::{Code, Key, Read, Request, Response, StreamEntry, client::Broken};
+use hoidla_snapshot::{Only, Restored, restore as write_out};
+
+use crate::{
+    fetch::{self, Intake, Opened},
+    reader::Reader,
+};
+
+/// Bytes asked for at once.
+const RANGE: u64 = 32 << 20;
+
+/// What to restore.
+pub struct Wish<'a> {
+    /// Where to.
+    pub to: &'a Path,
+    /// All, or one path.
+    pub only: Only,
+    /// Which dataset, if the grant covers several.
+    pub dataset: Option<Name>,
+    /// Which generation; the newest with a whole snapshot if none.
+    pub generation: Option<u32>,
+}
+
+/// What came back.
+pub struct Done {
+    /// What was restored.
+    pub restored: Restored,
+    /// From which stream.
+    pub stream: StreamEntry,
+    /// How much of it is signed.
+    pub signed: u64,
+    /// Messages after that, which were not used.
+    pub unsigned: usize,
+    /// Up to where the snapshot's signature reaches.
+    pub snapshot: u64,
+    /// Why what follows the signed range was refused, if it was.
+    pub broken: Option<String>,
+}
+
+/// Fetches, checks, opens and restores. `fetched` and `written` get bytes as they come.
+pub fn restore(
+    reader: &Reader,
+    (site, authority): (&Signed<Site>, &VerifyingKey),
+    grant: &[u8],
+    target: &Target,
+    wish: &Wish,
+    fetched: &mut dyn FnMut(u64, u64),
+    written: &mut dyn FnMut(u64),
+) -> Result<Done> {
+    let grant = check_grant(grant, reader, &site.statement, target)?;
+    let dataset = covered(&grant.statement, wish.dataset.as_ref())?;
+    let identity = Identity::own(&reader.name, software_key(&reader.keys.signing.to_pkcs8())?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    fs::create_dir_all(wish.to).with_context(|| format!("cannot make {}", wish.to.display()))?;
+    let (stream, opened, broken) = runtime.block_on(async {
+        let mut connection = connect(target, &identity).await.map_err(explain)?;
+        let keys = keys(&mut connection, grant.hash).await?;
+        let stream = choose(list(&mut connection, &dataset).await?, wish.generation, &dataset)?;
+        let mut intake = Intake::new(&site.statement.site, &dataset, stream.stream, authority, staging(wish.to)?);
+        let broken = read_all(&mut connection, grant.hash, &dataset, &stream, &mut intake, fetched).await?;
+        let opened = intake.finish(|binding| sealer(reader, binding, &grant.hash, &keys))?;
+        anyhow::Ok((stream, opened, broken))
+    })?;
+    let end = *opened.ends().last().ok_or_else(|| no_snapshot(&opened, broken.as_deref()))?;
+    let address = opened.address(&end)?;
+    let restored = write_out(&opened, address, wish.to, &wish.only, written)?;
+    Ok(Done { restored, stream, signed: opened.signed, unsigned: opened.unsigned, snapshot: end.signed_to, broken })
+}
+
+fn no_snapshot(opened: &Opened, broken: Option<&str>) -> anyhow::Error {
+    let (length, signed) = (opened.length, opened.signed);
+    let why = broken.map(|b| format!("; then: {b}")).unwrap_or_default();
+    anyhow!(
+        "no whole snapshot of this stream is signed: of {length} bytes the signed range ends at {signed}{why}; nothing was restored, try an earlier generation with --generation"
+    )
+}
+
+fn check_grant(note: &[u8], reader: &Reader, site: &Site, target: &Target) -> Result<Signed<Grant>> {
+    let grant = sign::read_unverified::<Grant>(note).context("the grant")?;
+    let public = reader.keys.public(&reader.name);
+    ensure!(
+        grant.statement.reader.hpke == public.hpke,
+        "this grant names another reader's key; give the key file whose public half stands in it"
+    );
+    ensure!(grant.statement.site == site.site, "this grant is for the site {}, the site file for {}", grant.statement.site, site.site);
+    ensure!(
+        grant.statement.appliance == target.appliance,
+        "this grant opens at the appliance {}, not at {}",
+        grant.statement.appliance,
+        target.appliance
+    );
+    Ok(grant)
+}
+
+fn covered(grant: &Grant, wanted: Option<&Name>) -> Result<Name> {
+    let mut names: Vec<&Name> = grant.covers.iter().map(|c| &c.dataset).collect();
+    names.dedup();
+    let list = || names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
+    match (wanted, &names[..]) {
+        (Some(name), _) if names.contains(&name) => Ok(name.clone()),
+        (Some(name), _) => bail!("the grant doesn't cover {name}; it covers: {}", list()),
+        (None, [one]) => Ok((*one).clone()),
+        (None, _) => bail!("the grant covers several datasets; say which with --dataset: {}", list()),
+    }
+}
+
+fn explain(e: DoorError) -> anyhow::Error {
+    let sealed = matches!(&e, DoorError::Refused(r) if r.code == Code::Sealed) || matches!(e, DoorError::NotAdmitted(_));
+    let r: Result<(), anyhow::Error> = Err(e.into());
+    match sealed {
+        true => r.next("the grant must be approved by its quorum first (hoidla-custodian approve), and ends by itself").unwrap_err(),
+        false => r.unwrap_err(),
+    }
+}
+
+async fn keys(connection: &mut Connection, grant: Hash32) -> Result<Vec<Key>> {
+    let mut keys = vec![];
+    let take = |part| match part {
+        Response::Key(key) => {
+            keys.push(key);
+            Ok(())
+        }
+        _ => Err(Broken::Protocol("something else among keys").into()),
+    };
+    connection.ask_parts(&Request::Keys { grant }, take).await.map_err(explain)?;
+    Ok(keys)
+}
+
+async fn list(connection: &mut Connection, dataset: &Name) -> Result<Vec<StreamEntry>> {
+    let mut streams = vec![];
+    let take = |part| match part {
+        Response::Stream(stream) => {
+            streams.push(stream);
+            Ok(())
+        }
+        _ => Err(Broken::Protocol("something else in a listing").into()),
+    };
+    connection.ask_parts(&Request::List { dataset: dataset.clone() }, take).await.map_err(explain)?;
+    Ok(streams)
+}
+
+fn choose(mut streams: Vec<StreamEntry>, generation: Option<u32>, dataset: &Name) -> Result<StreamEntry> {
+    streams.retain(|s| s.bytes > 0 && generation.is_none_or(|g| g == s.generation));
+    let newest = streams.into_iter().max_by_key(|s| s.generation);
+    newest.ok_or_else(|| {
+        anyhow!("the embassy has nothing of the dataset {dataset}{}", if generation.is_some() { " in that generation" } else { "" })
+    })
+}
+
+/// Gives why the stream was refused from some byte on, if it was.
+async fn read_all(
+    connection: &mut Connection,
+    grant: Hash32,
+    dataset: &Name,
+    stream: &StreamEntry,
+    intake: &mut Intake<'_>,
+    fetched: &mut dyn FnMut(u64, u64),
+) -> Result<Option<String>> {
+    let mut at = 0;
+    while at < stream.bytes {
+        let range = ByteRange::new(at, RANGE.min(stream.bytes - at))?;
+        let request = Request::Read(Read { grant, dataset: dataset.clone(), stream: stream.stream, range });
+        let mut failed = None;
+        let take = |part| match part {
+            Response::Data { offset, bytes } if offset == at && at + bytes.len() as u64 <= range.end() => {
+                at += bytes.len() as u64;
+                fetched(bytes.len() as u64, stream.bytes);
+                if failed.is_none() {
+                    failed = intake.take(&bytes).err();
+                }
+                Ok(())
+            }
+            _ => Err(Broken::Protocol("other bytes than were asked for").into()),
+        };
+        connection.ask_parts(&request, take).await.map_err(explain)?;
+        if let Some(e) = failed {
+            return Ok(Some(format!("{e:#}")));
+        }
+        ensure!(at == range.end(), "the embassy gave fewer bytes of the stream than it listed");
+    }
+    Ok(None)
+}
+
+fn sealer(reader: &Reader, binding: &Binding, grant: &Hash32, keys: &[Key]) -> Result<Option<Sealer>> {
+    let of = |k: &&Key| k.dataset == binding.dataset && k.stream == binding.stream && k.epoch == binding.epoch;
+    let Some(key) = keys.iter().find(of) else { return Ok(None) };
+    let key = datakey::unwrap_as_reader(&reader.keys.hpke, binding, grant, &key.sealed)
+        .with_context(|| format!("the re-wrapped key of epoch {} doesn't open", binding.epoch))?;
+    Ok(Some(fetch::sealer(&key)))
+}
+
+/// A file for ciphertext that has no name, so that nothing of it is left however this ends.
+fn staging(to: &Path) -> Result<File> {
+    let path: PathBuf = to.join(format!(".hoidla-ciphertext-{}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = file.with_context(|| format!("cannot write into {}", to.display()))?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
