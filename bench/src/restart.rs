@@ -21,7 +21,7 @@ use hoidla_uring::{Blocks, Buffers, DiskFile, Engine, Record, Settings, Store};
 
 use crate::{
     rows::{Row, Target},
-    setup::{Memory, STORE, Scratch, generation},
+    setup::{Memory, Scratch, generation, new_store},
 };
 
 /// Streams that the bytes are spread over: the ten datasets of a site, several generations each.
@@ -34,21 +34,21 @@ pub async fn rows(folder: &Path, gib: u64, rounds: usize) -> Result<Vec<Row>> {
     for disk in &disks {
         File::create_new(disk)?.set_len((gib << 30) * 5 / 4 + (8 << 30))?;
     }
-    let counters = Memory::default();
+    let (counters, id) = (Memory::default(), new_store());
     eprintln!("storing {gib} GiB, payload left out");
-    let stored = fill(&disks, &counters, gib << 30)?;
+    let stored = fill(&disks, id, &counters, gib << 30)?;
     let mut times = Vec::new();
     for round in 1..=rounds {
         eprintln!("restart, round {round} of {rounds}");
-        times.push(restart(&disks, &counters, stored).await?);
+        times.push(restart(&disks, id, &counters, stored).await?);
     }
     let note = format!("{gib} GiB in {STREAMS} streams, two disks, left as by a power cut; limit: reading catalogue and open tails");
     Ok(vec![Row::over("restart_ms", &times, Target::AtMost(1000.0), note)])
 }
 
-async fn restart(disks: &[PathBuf], counters: &Memory, stored: u64) -> Result<f64> {
+async fn restart(disks: &[PathBuf], id: [u8; 16], counters: &Memory, stored: u64) -> Result<f64> {
     let began = Instant::now();
-    let (store, report) = Store::open(disks, STORE, Box::new(counters.clone()), Settings::default())?;
+    let (store, report) = Store::open(disks, id, Box::new(counters.clone()), Settings::default())?;
     let state = store.state(StreamId([0; 16])).await?.context("the first stream is gone")?;
     let ms = began.elapsed().as_secs_f64() * 1e3;
     ensure!(!report.opened.rebuilt && report.opened.damage.is_empty(), "not an ordinary restart: {report:?}");
@@ -66,12 +66,12 @@ struct Filler {
 }
 
 /// Stores `bytes` and returns the bytes of each stream.
-fn fill(paths: &[PathBuf], counters: &Memory, bytes: u64) -> Result<u64> {
-    hoidla_uring::format(paths, STORE, Layout::default(), &mut counters.clone())?;
+fn fill(paths: &[PathBuf], id: [u8; 16], counters: &Memory, bytes: u64) -> Result<u64> {
+    hoidla_uring::format(paths, id, Layout::default(), &mut counters.clone())?;
     let disks = paths.iter().map(|p| Ok(Arc::new(DiskFile::open(p)?) as Arc<dyn Disk>)).collect::<Result<_>>()?;
     let pool = Buffers::new(256 << 20)?;
     let options = Options { prewrite: false, ..Options::default() };
-    let (engine, _) = Engine::open(disks, STORE, Arc::new(pool.clone()), Box::new(counters.clone()), options)?;
+    let (engine, _) = Engine::open(disks, id, Arc::new(pool.clone()), Box::new(counters.clone()), options)?;
     let [zeros, last] = [zeros(&pool)?, zeros(&pool)?];
     let hash = Hash32(blake3::hash(zeros.as_ref()).into());
     let mut filler = Filler { disks: engine.disks(), engine, zeros: zeros.clone(), unanswered: 0 };

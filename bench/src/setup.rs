@@ -11,9 +11,13 @@ use anyhow::{Context, Result};
 use hoidla_format::{Hash32, StreamId};
 use hoidla_store::{Buffer as _, Counters, Disk, Generation, MOST_BUFFER, Pool as _};
 use hoidla_uring::{Buffer, Buffers, DiskFile, Record};
+use nix::sys::resource::{UsageWho, getrusage};
 
-/// The id of every store made here.
-pub const STORE: [u8; 16] = *b"hoidla-bench----";
+/// A name for a store that no other had: what an earlier one left on the same disks is never taken for its own.
+pub fn new_store() -> [u8; 16] {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("the clock is past 1970");
+    now.as_nanos().to_le_bytes()
+}
 
 /// A folder of our own, removed at the end, whatever the end is.
 pub struct Scratch(PathBuf);
@@ -88,4 +92,57 @@ pub fn record(stream: u8, n: u64, mut buffer: Buffer) -> Record {
 /// Every stream here has a generation of its own.
 pub fn generation(stream: u8) -> Generation {
     Generation { dataset: format!("registry-{stream}").parse().expect("a name"), number: 1 }
+}
+
+/// What copying `bytes` took.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// By the clock.
+    pub seconds: f64,
+    /// CPU seconds of all processes that took part.
+    pub cpu: f64,
+    /// Bytes of the source.
+    pub bytes: u64,
+}
+
+impl Cost {
+    /// Bytes a second.
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 / self.seconds
+    }
+
+    /// CPU seconds per 10^9 bytes.
+    pub fn cpu_per_gb(&self) -> f64 {
+        self.cpu / (self.bytes as f64 / 1e9)
+    }
+}
+
+/// CPU seconds of all children that have ended.
+pub fn children_cpu() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// What `/proc` tells of a process that runs: its CPU seconds and the most memory it had, in MiB.
+pub fn of_process(pid: u32) -> Result<(f64, f64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
+    let after_name = stat.rsplit_once(')').context("stat has a name")?.1;
+    let ticks: f64 = after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    // The kernel counts in hundredths of a second for programs, whatever its own clock is.
+    Ok((ticks / 100.0, peak.context("the kernel tells no peak")? / 1024.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_seen() {
+        let (cpu, peak) = of_process(std::process::id()).unwrap();
+        assert!(cpu >= 0.0 && peak > 0.5, "{cpu} s, {peak} MiB");
+        assert!(of_process(u32::MAX).is_err());
+    }
 }
