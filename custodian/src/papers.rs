@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use hoidla_cli::NextStep;
 use hoidla_crypto::sign::{self, Signed, VerifyingKey, open_self_signed};
 use hoidla_format::{
-    Statement,
+    Note, Statement, statement,
     statements::{Enrolment, Envelopes, Grant, Reader, Site, Vault},
 };
 use hoidla_quorum::grant;
@@ -109,7 +109,13 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// Reads a grant and checks all that needs no vault at hand. Who signed it doesn't matter:
 /// the custodians' approvals are what counts.
 pub fn read_grant(path: &Path, known: &Known) -> Result<Signed<Grant>> {
-    let grant = sign::read_unverified::<Grant>(&read(path)?).with_context(|| path.display().to_string())?;
+    let read = || -> Result<Signed<Grant>> {
+        let bytes = read(path)?;
+        // Exactly what a program wrote: no comment tells a reader of the file something else.
+        statement::parse::<Grant>(&Note::parse(&bytes)?.text)?;
+        Ok(sign::read_unverified(&bytes)?)
+    };
+    let grant = read().with_context(|| path.display().to_string())?;
     let (site, g) = (&known.site.statement, &grant.statement);
     if g.site != site.site {
         return Err(grant::GrantError::Site { wanted: site.site.clone(), found: g.site.clone() })?;

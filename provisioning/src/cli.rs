@@ -6,7 +6,10 @@ use anyhow::Result;
 use base64ct::{Base64, Encoding};
 use clap::{Parser, Subcommand};
 use hoidla_cli::{Outcome, Output, PassphraseSource, Screen};
-use hoidla_format::{Name, statements::ApplianceEntry};
+use hoidla_format::{
+    Name,
+    statements::{ApplianceEntry, Door},
+};
 use serde_json::json;
 
 use crate::{agent, deal, enrol, home::Home, release, roster, site};
@@ -212,7 +215,7 @@ fn new_site(home: &Home, name: &Name, appliances: &[ApplianceEntry], passphrase:
     let mut screen = Screen::new();
     screen.heading(&format!("A new site: {name}"));
     screen.field("site file", &home.site_toml().display().to_string());
-    screen.field("authority's key", &authority);
+    screen.gap().words("The authority's key, for each machine's appliance.toml:").words(&authority);
     screen.gap().words("It is a drill site (development = true). Look through the site file, then sign the roster and the site.");
     output.result(&json!({ "site": name, "site_toml": home.site_toml(), "authority": authority }), screen.text())
 }
@@ -231,7 +234,7 @@ fn sign_roster(home: &Home, request: &roster::Request, passphrase: &PassphraseSo
     screen.heading(&format!("Roster {}", signed.name));
     screen.field("opens", &format!("{m} of {n}: {}", names(&signed.custodians).join(", ")));
     screen.field("recovers", &format!("{rm} of {rn}: {}", names(&signed.recovery).join(", ")));
-    screen.field("hash", &hash.to_string());
+    screen.gap().words(&format!("hash {hash}"));
     screen.gap().words("The hash stands in site.toml now. Next: hoidla-provision site sign");
     let value = json!({ "roster": signed.name, "hash": hash, "quorum": m, "custodians": names(&signed.custodians),
         "recovery_quorum": rm, "recovery": names(&signed.recovery), "file": home.roster(&signed.name) });
@@ -244,12 +247,9 @@ fn run_deal(home: &Home, request: &deal::Request, passphrase: &PassphraseSource,
         .vaults
         .iter()
         .map(|v| {
-            vec![
-                v.dataset.to_string(),
-                v.vault_epoch.to_string(),
-                format!("{} with the TPM", v.quorum),
-                format!("{} at home", v.recovery_quorum),
-            ]
+            let of = |door, quorum: u8| format!("{quorum} of {}", v.commitments.iter().filter(|c| c.door == door).count());
+            let (opens, recovers) = (of(Door::Quorum, v.quorum), of(Door::Recovery, v.recovery_quorum));
+            vec![v.dataset.to_string(), v.vault_epoch.to_string(), opens, recovers]
         })
         .collect();
     let mut screen = Screen::new();
@@ -265,8 +265,8 @@ fn run_enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource, outpu
     let enrolment = enrol::enrol(home, appliance, passphrase)?;
     let mut screen = Screen::new();
     screen.heading(&format!("Enrolled: {appliance}"));
-    screen.field("identity", &enrolment.identity.to_string());
     screen.field("TPM", "trusted on first use");
+    screen.words(&format!("identity {}", enrolment.identity));
     screen.gap();
     screen.words("Nobody has proven that this TPM is a genuine one: whoever handed over the identity file could have made it up. That is good enough for a drill.");
     screen.words(&format!("Next: carry {} to the appliance and run hoidlad enrol there.", home.public().display()));
