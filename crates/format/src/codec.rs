@@ -42,6 +42,10 @@ pub enum Kind {
     Hello = 64,
     /// The agent's record of what it has sealed and not seen acknowledged.
     Spool = 80,
+    /// What the appliance asks of its opening helper, over a pipe.
+    OpeningRequest = 96,
+    /// What the opening helper answers.
+    OpeningReply = 97,
 }
 
 /// Why bytes were refused.

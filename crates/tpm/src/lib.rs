@@ -5,7 +5,8 @@
 //! root key is pinned by name, and every session that carries a secret or an auth value is
 //! salted to that very key and encrypted, so that an interposer on the bus sees neither
 //! ([`Tpm`]). A half is released only for a release that names its vault epoch, while the
-//! release counter permits it, *and* for the auth value that the quorum yields.
+//! release counter permits it, *and* for the auth value that the quorum yields. Unsealing
+//! and all that follows from it happens in a short-lived process ([`opening`]).
 //!
 //! Doesn't: prove that the TPM is genuine (enrolment trusts what it finds, and says so), nor
 //! keep libtss2 from leaving an unsealed half on its heap: unseal in a short-lived process.
@@ -13,6 +14,7 @@
 mod blob;
 mod error;
 mod esys;
+pub mod opening;
 pub mod swtpm;
 mod tcti;
 mod tpm;
