@@ -66,6 +66,11 @@ impl State {
         Ok(config)
     }
 
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the TPM's blobs are kept.
     pub fn tpm(&self) -> PathBuf {
         self.folder.join("tpm")

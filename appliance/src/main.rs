@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     main_with(|| {
         let cli = Cli::parse();
         if matches!(cli.command, Command::OpenHelper) {
-            helper::run()?;
+            helper::run(&cli.state)?;
             return Ok(Outcome::Done);
         }
         hoidla_tpm::silence_libtss2();
@@ -158,7 +158,8 @@ fn run(state: &State, log_json: bool) -> anyhow::Result<Outcome> {
     if !hardened.undumpable {
         tracing::warn!("this system lets other processes look into this one");
     }
-    let helpers = Helpers::this_program()?;
+    let program = std::env::current_exe().context("where is this program?")?;
+    let helpers = Helpers::new(&program, state.folder());
     runtime()?.block_on(async { daemon::start(state, Settings::default(), helpers).await?.serve().await })?;
     Ok(Outcome::Done)
 }
