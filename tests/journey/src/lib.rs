@@ -13,9 +13,12 @@ pub mod programs;
 pub mod sample;
 pub mod search;
 pub mod soft_tpm;
+pub mod stage;
+pub mod story;
 pub mod supervisor;
 
 pub use narrate::Narrator;
 pub use programs::{Answer, Programs};
 pub use soft_tpm::SoftTpm;
+pub use stage::Stage;
 pub use supervisor::Supervisor;
