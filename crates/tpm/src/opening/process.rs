@@ -57,7 +57,7 @@ pub fn ask(helper: &mut Command, request: &Request, patience: Duration) -> Resul
         .env("TSS2_LOG", "all+none")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()?;
     let (mut input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
     let (sender, receiver) = mpsc::channel();
@@ -79,8 +79,8 @@ pub fn ask(helper: &mut Command, request: &Request, patience: Duration) -> Resul
     Ok(Reply::from_bytes(&answer)?)
 }
 
-/// All of an input, unless it is longer than a question or an answer may be. The buffer is
-/// never moved while it grows, so that wiping it wipes all.
+/// All of an input, unless it is longer than a question or an answer may be. No buffer is
+/// moved while it grows, so that wiping them wipes all.
 fn read_bounded(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut parts: Vec<Zeroizing<Vec<u8>>> = Vec::new();
     let mut input = input.take(MOST as u64 + 1);
