@@ -192,7 +192,8 @@ fn what_does_not_fit_opens_nothing() {
     let c = Ceremony::new();
     failure(Request::Open(c.open(&[0])));
     failure(Request::Open(c.open(&[0, 0])));
-    let changes: [(&str, fn(&mut Open)); 6] = [
+    type Change = fn(&mut Open);
+    let changes: [(&str, Change); 6] = [
         ("grant", |o| o.grant.purpose = "another".into()),
         ("appliance", |o| o.appliance = name("lux-2")),
         ("storage root key", |o| o.srk.0[5] ^= 1),

@@ -211,5 +211,5 @@ fn take_text(r: &mut Reader<'_>) -> Result<String, Malformed> {
 
 /// A text's first bytes, cut where a character ends.
 fn cut(text: &str) -> &[u8] {
-    text[..text.floor_char_boundary(MOST_TEXT)].as_bytes()
+    &text.as_bytes()[..text.floor_char_boundary(MOST_TEXT)]
 }

@@ -31,6 +31,7 @@ pub use process::{HelperError, ask, serve};
 use crate::{Blob, Tcti, Tpm, TpmError};
 
 /// What the appliance asks.
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, and is moved twice")]
 pub enum Request {
     /// Is this share the one that was dealt?
     Check(Check),
