@@ -68,6 +68,13 @@ impl Home {
             "the key file is another agent's than the certificate (agent/1) names; put the right one into {}",
             dir.display()
         );
+        // Told here rather than by a failed handshake; the door checks it in earnest.
+        let point = keys.signing.verifying_key().to_sec1_uncompressed();
+        ensure!(
+            papers.certificate.windows(point.len()).any(|w| w == point),
+            "the X.509 certificate in {} is for another key than the key file's; put the right one there",
+            dir.display()
+        );
         Ok(Self { dir: dir.to_owned(), site, agent, vault, vault_key, keys, certificate: papers.certificate })
     }
 

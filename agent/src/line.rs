@@ -253,7 +253,7 @@ fn slow() -> Broken {
 /// Whether trying again may help.
 fn broken(e: DoorError) -> Broken {
     match &e {
-        DoorError::Network(_) | DoorError::Slow(_) | DoorError::Closed | DoorError::Handshake(_) => Broken::Later(e.into()),
+        DoorError::Network(_) | DoorError::Slow(_) | DoorError::Closed => Broken::Later(e.into()),
         DoorError::Refused(r) => match r.code {
             Code::EpochClosed => Broken::Anew,
             Code::Busy | Code::Slow | Code::Failed => Broken::Later(e.into()),

@@ -1,0 +1,211 @@
+//! Copying in and restoring, through a real door, with all that can come between.
+
+mod common;
+
+use std::{fs, time::Duration};
+
+use common::{Embassy, folder, noise, same};
+use hoidla_agent::state::State;
+use hoidla_format::{Kind, frame};
+use hoidla_snapshot::Only;
+
+fn kinds(e: &Embassy) -> Vec<(u32, Kind)> {
+    e.store().only().frames.iter().map(|(epoch, f)| (*epoch, frame::split(f).unwrap().0)).collect()
+}
+
+#[test]
+fn copied_in_and_restored() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 1);
+    let done = e.push(&home, &root).unwrap();
+    assert_eq!((done.pushed.changed, done.pushed.left_out, done.resumed), (0, 0, 0));
+    assert_eq!(done.state.acknowledged, e.store().only().chain());
+    let all = kinds(&e);
+    assert_eq!((all[0], all[all.len() - 1]), ((1, Kind::EpochHeader), (1, Kind::StreamRoot)));
+    let sealed = e.store().only().bytes();
+    assert!(!sealed.windows(11).any(|w| w == b"1 words\n1 w"), "no plaintext");
+
+    let granted = e.granted();
+    let restored = e.restore(&granted, &e.path("to"), Only::All).unwrap();
+    assert_eq!((restored.restored.failed, restored.unsigned, restored.broken), (0, 0, None));
+    same(&root, &e.path("to/root"));
+    e.restore(&granted, &e.path("one"), Only::Path("root/deep/er".into())).unwrap();
+    assert_eq!(fs::read(e.path("one/er/small")).unwrap(), b"small");
+    assert_eq!(fs::read_dir(e.path("one")).unwrap().count(), 1, "no ciphertext is left");
+}
+
+#[test]
+fn the_next_push_sends_what_changed() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 1);
+    let first = e.push(&home, &root).unwrap();
+    fs::write(root.join("new"), noise(9, 300_000)).unwrap();
+    let second = e.push(&home, &root).unwrap();
+    assert_eq!(second.state.stream, first.state.stream);
+    assert!(second.sealed < 1_500_000, "{} bytes for 300,000 new ones", second.sealed);
+    e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+    same(&root, &e.path("to/root"));
+
+    let mut settings = e.settings();
+    settings.new_generation = true;
+    let third = e.push_with(&home, &root, &settings).unwrap();
+    assert_eq!((third.state.generation, e.store().streams.len()), (2, 2));
+    assert!(third.sealed > 12_000_000, "a new generation shares nothing");
+    e.restore(&e.granted(), &e.path("again"), Only::All).unwrap();
+    same(&root, &e.path("again/root"));
+}
+
+#[test]
+fn a_cut_line_is_taken_up_again() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 2);
+    e.store().trouble.cut_after = Some(5);
+    e.push(&home, &root).unwrap();
+    assert!(e.store().connections >= 3);
+    assert!(kinds(&e).iter().all(|(epoch, _)| *epoch == 1), "the same epoch goes on");
+    e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+    same(&root, &e.path("to/root"));
+}
+
+#[test]
+fn a_killed_agent_goes_on_from_its_spool() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 3);
+    // What the embassy would not take stays in the spool, as after a kill.
+    e.store().trouble.full_after = Some(6);
+    let refused = e.push(&home, &root).err().unwrap();
+    assert!(format!("{refused:#}").contains("full"), "{refused:#}");
+    let before = e.store().only().clone();
+    assert_eq!(before.frames.len(), 6);
+    let spooled = State::all(&home).unwrap()[0].dir(&home).join("spool");
+    assert!(fs::read_dir(&spooled).unwrap().count() > 0);
+
+    e.store().trouble.full_after = None;
+    let done = e.push(&home, &root).unwrap();
+    assert!(done.resumed > 0);
+    assert!(e.store().only().bytes().starts_with(&before.bytes()));
+    assert!(done.pushed.fresh < 12_000_000, "{}: what was sent is not sent again", done.pushed.fresh);
+    e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+    same(&root, &e.path("to/root"));
+}
+
+#[test]
+fn a_lost_spool_begins_a_new_epoch_where_the_embassy_stands() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 4);
+    // Kept but never acknowledged, then everything but the papers is lost at home.
+    e.store().trouble.mute = true;
+    let mut settings = e.settings();
+    settings.give_up_after = Duration::from_secs(1);
+    settings.spool = 4 << 20;
+    e.store().trouble.full_after = Some(4);
+    assert!(e.push_with(&home, &root, &settings).is_err());
+    let dir = State::all(&home).unwrap()[0].dir(&home);
+    fs::remove_dir_all(dir.join("spool")).unwrap();
+    e.store().trouble = Default::default();
+    let done = e.push(&home, &root).unwrap();
+    assert_eq!((done.state.generation, e.store().only().epoch()), (1, 2));
+    e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+    same(&root, &e.path("to/root"));
+
+    // And if even the record is gone: a new generation.
+    fs::remove_dir_all(home.join("streams")).unwrap();
+    assert_eq!(e.push(&home, &root).unwrap().state.generation, 2);
+}
+
+#[test]
+fn an_opening_that_closes_the_epoch_makes_the_next() {
+    for at in [0, 1, 5, 12] {
+        let e = Embassy::new();
+        let (home, root) = (e.home("home", 3600), e.path("root"));
+        folder(&root, 5);
+        e.store().trouble.close_after = Some(at);
+        e.push(&home, &root).unwrap();
+        let epochs: Vec<u32> = kinds(&e).iter().filter(|(_, k)| *k == Kind::EpochHeader).map(|(n, _)| *n).collect();
+        assert_eq!(epochs, if at == 0 { vec![1] } else { vec![1, 2] }, "closed after {at} frames");
+        let restored = e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+        assert_eq!(restored.restored.failed, 0);
+        same(&root, &e.path("to/root"));
+    }
+}
+
+#[test]
+fn a_store_that_is_behind_raises_an_alarm() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 6);
+    e.push(&home, &root).unwrap();
+    e.store().only().frames.pop();
+    let refused = e.push(&home, &root).err().unwrap();
+    assert!(format!("{refused:#}").contains("behind"), "{refused:#}");
+}
+
+#[test]
+fn a_reader_refuses_what_is_not_signed() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 7);
+    e.push(&home, &root).unwrap();
+    let good = e.store().only().clone();
+    let granted = e.granted();
+    let tries = |change: &dyn Fn(&mut Vec<(u32, Vec<u8>)>)| {
+        let mut bad = good.clone();
+        change(&mut bad.frames);
+        *e.store().only() = bad;
+        let to = tempfile::tempdir().unwrap();
+        format!("{:#}", e.restore(&granted, &to.path().join("to"), Only::All).err().unwrap())
+    };
+    let cut = tries(&|frames| _ = frames.pop());
+    assert!(cut.contains("signed range ends at 0"), "{cut}");
+    let flipped = tries(&|frames| *frames[3].1.last_mut().unwrap() ^= 1);
+    assert!(flipped.contains("not those that the agent signed"), "{flipped}");
+    let swapped = tries(&|frames| frames.swap(3, 4));
+    assert!(swapped.contains("not those that the agent signed"), "{swapped}");
+    let dropped = tries(&|frames| _ = frames.remove(3));
+    assert!(dropped.contains("not those that the agent signed"), "{dropped}");
+    let headless = tries(&|frames| _ = frames.remove(0));
+    assert!(headless.contains("before any epoch's header"), "{headless}");
+    let forged = tries(&|frames| {
+        let at = frames[0].1.len() - 10;
+        frames[0].1[at] ^= 1;
+    });
+    assert!(forged.contains("epoch's header") || forged.contains("re-wrapped"), "{forged}");
+}
+
+#[test]
+fn a_broken_tail_leaves_the_snapshot_before_it() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 8);
+    e.push(&home, &root).unwrap();
+    fs::rename(e.path("root"), e.path("kept")).unwrap();
+    folder(&root, 9);
+    let signed = e.store().only().chain().length;
+    e.push(&home, &root).unwrap();
+    let last = e.store().only().frames.len() - 3;
+    e.store().only().frames[last].1[500] ^= 1;
+    let done = e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+    assert!(done.broken.unwrap().contains("not those that the agent signed"));
+    assert!(done.snapshot < signed && done.signed >= done.snapshot);
+    assert_eq!(fs::read(e.path("to/root/noise")).unwrap(), noise(8, 12_000_000));
+}
+
+#[test]
+fn a_grant_that_is_not_open_restores_nothing() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 10);
+    e.push(&home, &root).unwrap();
+    let first = e.granted();
+    e.granted(); // another reader's; the first has ended
+    let refused = e.restore(&first, &e.path("to"), Only::All).err().unwrap();
+    assert!(format!("{refused:#}").contains("approved by its quorum"), "{refused:#}");
+    let (another, _) = e.granted();
+    let refused = e.restore(&(another, first.1), &e.path("to"), Only::All).err().unwrap();
+    assert!(format!("{refused:#}").contains("another reader's key"), "{refused:#}");
+}
