@@ -59,7 +59,8 @@ impl DoorError {
         Self::NotAdmitted(match alert {
             A::CertificateExpired => "it has expired or is not valid yet; ask the authority for a new one, and check both clocks",
             A::CertificateRevoked => "the site file revokes this agent; ask the authority",
-            A::UnknownCA => {
+            // DecryptError: signed by an authority of the same name with another key.
+            A::UnknownCA | A::DecryptError => {
                 "it is another site's, or its key stands in no roster and no grant that the appliance holds; \
                  agents need a certificate of this site, custodians a roster, readers a grant that was proposed"
             }
