@@ -224,6 +224,11 @@ fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
     Ok(Admission::new(&site.door_root.0, names, &papers.custodians())?)
 }
 
+/// Waits until the daemon is asked to stop.
+pub(crate) async fn stopping(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stopping| *stopping).await;
+}
+
 impl Daemon {
     /// Counts and says an alarm: somebody must look.
     pub(crate) fn alarm(&self, why: &str) {
@@ -277,7 +282,7 @@ impl Running {
                 Some(_) = sessions.join_next() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = stop.wait_for(|stopping| *stopping) => break,
+                () = stopping(&mut stop) => break,
             }
         }
         self.finish(sessions).await

@@ -9,6 +9,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use hoidla_format::statements::ApplianceIdentity;
+use hoidla_store::{Disk as _, Layout};
 use hoidla_tpm::{Counter, Tpm};
 use hoidla_uring::DiskFile;
 use hoidla_verify::PolicyRef;
@@ -133,8 +134,17 @@ fn prepare_disks(config: &Config, identity: &ApplianceIdentity, ask: &Enrol, tpm
         DiskFile::create(path, size)?;
     }
     let mut counters = machine::Membership(tpm.clone());
-    hoidla_uring::format(&config.disks, store_id(identity), hoidla_store::Layout::default(), &mut counters)?;
+    hoidla_uring::format(&config.disks, store_id(identity), layout(config)?, &mut counters)?;
     Ok(true)
+}
+
+/// Segments of 64 MiB; smaller on small disks, so that there are some dozens of them.
+fn layout(config: &Config) -> anyhow::Result<Layout> {
+    let size = |path: &PathBuf| Ok(DiskFile::open(path)?.size());
+    let sizes = config.disks.iter().map(size).collect::<anyhow::Result<Vec<u64>>>()?;
+    let smallest = sizes.into_iter().min().unwrap_or_default();
+    let few = (smallest / 32).max(4 << 20);
+    Ok(Layout { segment: (64 << 20).min(1 << few.ilog2()), ..Layout::default() })
 }
 
 /// Whether the disks hold this appliance's store.

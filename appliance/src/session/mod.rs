@@ -122,7 +122,7 @@ async fn session(daemon: Arc<Daemon>, tls: TlsStream<TcpStream>, role: Role, roo
     let mut appends = Appends::start(shared.clone(), permit);
     let end = tokio::select! {
         end = messages(&shared, &mut incoming, &mut appends) => end,
-        _ = stop.wait_for(|stopping| *stopping) => Err(End::Stopping),
+        () = crate::daemon::stopping(&mut stop) => Err(End::Stopping),
     };
     if let Err(End::Refused(refused)) = &end {
         let _ = shared.out.refuse(refused.clone()).await;
