@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
-use hoidla_cli::NextStep;
 use hoidla_crypto::{envelope::CustodianKeys, hpke, sign::Signed};
 use hoidla_door::{Connection, DoorError, Identity, Target, connect, software_key};
 use hoidla_format::{
@@ -64,10 +63,8 @@ impl Door {
         };
         let identity = Identity::own(name, software_key(&keys.signing_key().to_pkcs8())?)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the network's runtime")?;
-        let connection = runtime
-            .block_on(connect(&target, &identity))
-            .map_err(advised)
-            .with_context(|| format!("cannot enter {appliance} at {}", target.address))?;
+        let connection =
+            runtime.block_on(connect(&target, &identity)).with_context(|| format!("cannot enter {appliance} at {}", target.address))?;
         Ok(Self { runtime, connection })
     }
 
@@ -126,12 +123,10 @@ impl Door {
     }
 }
 
-fn advised(e: DoorError) -> anyhow::Error {
-    match e {
-        DoorError::NotAdmitted(_) => Err::<(), _>(e)
-            .next("only custodians of the site's rosters enter: is this the key of the card that stands in the roster?")
-            .unwrap_err(),
-        other => other.into(),
+/// Says goodbye, so that the appliance needn't wait for a line that has gone.
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = self.runtime.block_on(self.connection.writer.close());
     }
 }
 

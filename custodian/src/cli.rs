@@ -31,11 +31,12 @@ pub struct Args {
     command: Command,
 }
 
-const EXAMPLES: &str = "Once:      hoidla-custodian new --name alpha
-Dealing:   hoidla-custodian confirm --key alpha.key --site site.txt public/
-Opening:   hoidla-custodian review  --site site.txt --grant grant.txt
-           hoidla-custodian approve --site site.txt --grant grant.txt --key alpha.key
-Closing:   hoidla-custodian seal    --site site.txt --key alpha.key";
+const EXAMPLES: &str = "With site.txt and grant.txt in the folder:
+  once          hoidla-custodian new --name alpha
+  at a dealing  hoidla-custodian confirm --key alpha.key public/
+  to open       hoidla-custodian review
+                hoidla-custodian approve --key alpha.key
+  to close      hoidla-custodian seal --key alpha.key";
 
 /// Who, and at which site.
 #[derive(ClapArgs)]

@@ -48,7 +48,7 @@ pub fn page(site: &Site, grant: &Signed<Grant>, asked: Option<&Asked<'_>>) -> Sc
     }
     let warnings = warnings(site, asked);
     if !warnings.is_empty() {
-        screen.heading("Mind");
+        screen.gap().words("Please note:");
         warnings.iter().for_each(|w| {
             screen.item(w);
         });
@@ -57,7 +57,7 @@ pub fn page(site: &Site, grant: &Signed<Grant>, asked: Option<&Asked<'_>>) -> Sc
     screen
 }
 
-const MEANING: &str = "A yes hands your share to this appliance, for this grant alone. The reader can keep what is read: no one can make them forget. If in doubt, ask the others by telephone, and compare the grant's digits.";
+const MEANING: &str = "A yes hands over your share, for this grant alone. What is read cannot be made unread. In doubt, telephone the others and compare the grant's digits.";
 
 /// What weakens the promise, in words.
 pub fn warnings(site: &Site, asked: Option<&Asked<'_>>) -> Vec<String> {
@@ -97,7 +97,11 @@ fn registries(site: &Site, grant: &Grant) -> String {
         1 => title(&c.dataset),
         n => format!("{} (vault epoch {n})", title(&c.dataset)),
     };
-    grant.covers.iter().map(one).collect::<Vec<_>>().join("; ")
+    let whole = site.datasets.len() > 4 && site.datasets.iter().all(|d| grant.covers.iter().any(|c| c.dataset == d.name));
+    match whole {
+        true => format!("ALL {} registries of this site", site.datasets.len()),
+        false => grant.covers.iter().map(one).collect::<Vec<_>>().join("; "),
+    }
 }
 
 fn span(seconds: u32) -> String {
