@@ -46,9 +46,14 @@ fn two(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
     if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
 }
 
-/// A count with its noun: `1 file`, `12,345 files`.
+/// A count with its noun: `1 file`, `12,345 files`, `2 entries`.
 pub fn count(n: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
+    let plural = match noun.strip_suffix('y') {
+        _ if n == 1 => noun.to_owned(),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ => format!("{noun}s"),
+    };
+    format!("{} {plural}", grouped(n))
 }
 
 /// A number with a comma between thousands.
@@ -76,6 +81,7 @@ mod tests {
             assert_eq!(bytes(n), text);
         }
         assert_eq!(count(1, "file"), "1 file");
+        assert_eq!((count(0, "entry"), count(1, "entry"), count(2, "day")), ("0 entries".into(), "1 entry".into(), "2 days".into()));
         assert_eq!(count(1_234_567, "file"), "1,234,567 files");
         assert_eq!(rate(5 << 20, Duration::from_secs(5)), "1.00 MiB/s");
         assert_eq!(rate(5, Duration::ZERO), "-");

@@ -60,13 +60,14 @@ impl Screen {
         self
     }
 
-    /// Rows under headings. Columns whose first row below the heading begins with a digit align right.
+    /// Rows under headings. Columns in which every cell is one word that begins with a digit align right.
     pub fn table(&mut self, headings: &[&str], rows: &[Vec<String>]) -> &mut Self {
         let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| line(c)).collect()).collect();
         let width = |i: usize| {
             rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).chain([headings[i].chars().count()]).max().unwrap_or(0)
         };
-        let right = |i: usize| rows.first().and_then(|r| r.get(i)).is_some_and(|c| c.starts_with(|d: char| d.is_ascii_digit()));
+        let number = |c: &String| c.starts_with(|d: char| d.is_ascii_digit()) && !c.contains(' ');
+        let right = |i: usize| !rows.is_empty() && rows.iter().all(|r| r.get(i).is_some_and(number));
         let all: Vec<(usize, bool)> = (0..headings.len()).map(|i| (width(i), right(i))).collect();
         self.row(headings, &all);
         self.row(&all.iter().map(|(w, _)| "-".repeat(*w)).collect::<Vec<_>>(), &all);

@@ -51,7 +51,18 @@ impl Narrator {
 
     /// A command that is run.
     pub fn command(&self, line: &str) {
-        self.put(&format!("{}  $ {line}{}", self.dim.0, self.dim.1));
+        let mut rows = vec![String::from("  $")];
+        for word in line.split(' ') {
+            let row = rows.last_mut().expect("there is always one");
+            if row.chars().count() + word.chars().count() > 77 {
+                row.push_str(" \\");
+                rows.push(format!("     {word}"));
+            } else {
+                row.push(' ');
+                row.push_str(word);
+            }
+        }
+        self.put(&format!("{}{}{}", self.dim.0, rows.join("\n"), self.dim.1));
     }
 
     /// What a step showed.

@@ -289,15 +289,13 @@ impl Stage {
         Ok(Pushing { child: self.programs.start("hoidla-agent", &args)? })
     }
 
-    /// What the agent knows: acknowledged bytes and bytes in the spool.
+    /// How many bytes of its stream the agent knows to be acknowledged.
     ///
     /// # Errors
-    /// If it can tell nothing.
+    /// If its record is damaged.
     pub fn acknowledged(&self) -> Result<u64> {
-        let answer = self.programs.run("hoidla-agent", &["status", "--home", "home/agent", "--json"], "")?;
-        let value: serde_json::Value =
-            serde_json::from_str(&answer.out).with_context(|| format!("status said: {}{}", answer.out, answer.err))?;
-        Ok(value["acknowledged"].as_u64().unwrap_or(0))
+        let streams = hoidla_agent::state::State::all(&self.at("home/agent"))?;
+        Ok(streams.first().map_or(0, |s| s.acknowledged.length))
     }
 
     /// The agent's program.

@@ -215,10 +215,12 @@ fn search(stage: &mut Stage, path: &Path, marker: &[[u8; NEEDLE]], told: &mut To
         }
     ));
     if !marker.is_empty() {
-        stage.narrator.shown(&format!("control: ciphertext taken from the agent's spool is found, {} times", told.control));
+        stage
+            .narrator
+            .shown(&format!("control: ciphertext taken from the agent's spool is found ({})", human::count(told.control, "time")));
     }
     let known = memory_control(stage, pid)?;
-    stage.narrator.shown(&format!("control: the site file, which is public, is found in that memory, {known} times"));
+    stage.narrator.shown(&format!("control: the site file, which is public, is found in that memory ({})", human::count(known, "time")));
     stage.new_reader()?;
     stage.grant("alpha", OPEN_FOR, "A drill: is it refused while nobody has agreed?")?;
     refused(stage, "before anybody agreed")?;
