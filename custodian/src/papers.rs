@@ -118,10 +118,10 @@ pub fn read_grant(path: &Path, known: &Known) -> Result<Signed<Grant>> {
     let grant = read().with_context(|| path.display().to_string())?;
     let (site, g) = (&known.site.statement, &grant.statement);
     if g.site != site.site {
-        return Err(grant::GrantError::Site { wanted: site.site.clone(), found: g.site.clone() })?;
+        Err(grant::GrantError::Site { wanted: site.site.clone(), found: g.site.clone() })?;
     }
     if !site.appliances.iter().any(|a| a.name == g.appliance) {
-        return Err(grant::GrantError::Appliance(g.appliance.clone()))?;
+        Err(grant::GrantError::Appliance(g.appliance.clone()))?;
     }
     grant::check_alone(g).with_context(|| path.display().to_string())?;
     Ok(grant)

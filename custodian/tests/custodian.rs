@@ -337,7 +337,8 @@ fn a_lying_appliance_gets_no_share() {
     assert!(told(with(&[], std::slice::from_ref(&envelopes))).contains("isn't here"));
     assert!(with(&[foreign.signed(&land.vault)], std::slice::from_ref(&envelopes)).is_err(), "another authority's signature");
     assert!(with(&[stage.signed(&next.vault)], &[stage.signed(&next.quorum)]).is_err(), "another epoch than the grant's");
-    assert!(check(&stage.known, &grant, &text.replace("drill", "dr\\u0069ll"), &[vault.clone()], &[envelopes.clone()]).is_err());
+    let (one_vault, one_envelope) = (std::slice::from_ref(&vault), std::slice::from_ref(&envelopes));
+    assert!(check(&stage.known, &grant, &text.replace("drill", "dr\\u0069ll"), one_vault, one_envelope).is_err());
     // Envelopes of the other door, or of another dealing, are as good as none.
     for wrong in [stage.signed(&land.recovery), stage.signed(&next.quorum)] {
         let challenged = with(std::slice::from_ref(&vault), &[wrong]).unwrap();

@@ -140,7 +140,7 @@ impl Home {
             let bytes = fs::read(&path)
                 .with_context(|| format!("cannot read {}", path.display()))
                 .next("give the authority's folder with --home, or make one with: hoidla-provision site new")?;
-            Ok::<_, anyhow::Error>(KeyFile::parse(&bytes).and_then(|k| k.expect(role)).with_context(|| path.display().to_string())?)
+            KeyFile::parse(&bytes).and_then(|k| k.expect(role)).with_context(|| path.display().to_string())
         };
         let (authority, release) = (read(Role::Authority)?, read(Role::Release)?);
         let passphrase = passphrase.existing("the authority")?;

@@ -120,17 +120,19 @@ fn subsets_of(count: usize, size: usize) -> u64 {
 
 /// Calls `visit` with every ascending choice of `size` out of `0..count`, until it fails.
 pub(crate) fn each_subset<E>(count: usize, size: usize, mut visit: impl FnMut(&[usize]) -> Result<(), E>) -> Result<(), E> {
+    if size > count {
+        return Ok(());
+    }
     let mut chosen: Vec<usize> = (0..size).collect();
-    while size <= count {
+    loop {
         visit(&chosen)?;
         // The last place that can still move up; everything behind it follows closely.
-        let Some(at) = (0..size).rev().find(|&i| chosen[i] < count - size + i) else { break };
+        let Some(at) = (0..size).rev().find(|&i| chosen[i] < count - size + i) else { return Ok(()) };
         chosen[at] += 1;
         for i in at + 1..size {
             chosen[i] = chosen[i - 1] + 1;
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

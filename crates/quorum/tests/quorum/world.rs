@@ -1,6 +1,9 @@
 //! A small world: a site with custodians, a dealt vault, and a TPM on paper.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
 
 use aes::cipher::KeyIvInit;
 use hmac::{Hmac, KeyInit, Mac};
@@ -144,6 +147,8 @@ pub struct World {
     pub roster: Roster,
     pub tpm: PaperTpm,
     pub dealing: Dealing,
+    /// Shares as opened once, by custodian.
+    opened: RefCell<BTreeMap<String, Zeroizing<Vec<u8>>>>,
 }
 
 pub fn release_key() -> ReleasePublic {
@@ -171,7 +176,7 @@ impl World {
         let tpm = PaperTpm::new(7);
         let roster = roster();
         let dealing = deal_one(&roster, "land", 1, &[tpm.identity("lux-1")]);
-        Self { roster, tpm, dealing }
+        Self { roster, tpm, dealing, opened: RefCell::default() }
     }
 
     pub fn half(&self) -> &TpmHalf {
@@ -182,8 +187,14 @@ impl World {
         &self.dealing.vault
     }
 
+    fn opened(&self, envelopes: &Envelopes, custodian: &str) -> Share {
+        let mut opened = self.opened.borrow_mut();
+        let bytes = opened.entry(custodian.to_owned()).or_insert_with(|| open_envelope(envelopes, custodian).encode());
+        Share::decode(bytes).unwrap()
+    }
+
     pub fn share(&self, custodian: &str) -> Share {
-        open_envelope(&self.dealing.quorum, custodian)
+        self.opened(&self.dealing.quorum, custodian)
     }
 
     pub fn shares(&self, custodians: &[&str]) -> Vec<Share> {
@@ -191,7 +202,7 @@ impl World {
     }
 
     pub fn recovery_shares(&self, custodians: &[&str]) -> Vec<Share> {
-        custodians.iter().map(|c| open_envelope(&self.dealing.recovery, c)).collect()
+        custodians.iter().map(|c| self.opened(&self.dealing.recovery, c)).collect()
     }
 
     /// A data key sealed to the vault, and what it is bound to.
