@@ -196,12 +196,6 @@ impl Catalogue {
         Some(stream.extents[at].1)
     }
 
-    /// Bytes that a checkpoint takes at most.
-    pub fn checkpoint_len(&self) -> usize {
-        let open: usize = self.tails.values().map(|t| 40 + t.index.len() * 28).sum();
-        4096 + self.weight + open + self.segments.iter().flatten().count() * (4 + 8 + 66 + 4 + 1 + 4 + 8 + 5) + self.segments.len().min(256) * 4
-    }
-
     pub fn to_disk(&self, sequence: u64, run: u64, run_first: u64, reserve: Vec<u32>) -> disk::Catalogue {
         let segment = |(slot, s): (usize, &Segment)| {
             let g = &self.generations[s.generation as usize];

@@ -12,6 +12,7 @@ use hoidla_format::disk::{
     BLOCK,
     batch::{Head, LARGE},
     segment::SegmentHeader,
+    superblock::next_membership,
 };
 
 use crate::{
@@ -313,7 +314,10 @@ impl<P: Pool> Engine<P> {
         if self.options.faulty(Fault::KeepMembership) {
             return;
         }
-        self.superblock.membership += 1;
+        if !self.raising {
+            self.superblock.base = self.superblock.membership;
+        }
+        self.superblock.membership = next_membership(self.superblock.membership, self.current, self.superblock.places);
         self.superblock.members = self.current;
         self.raising = true;
     }

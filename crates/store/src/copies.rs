@@ -26,6 +26,9 @@ pub(crate) struct Copies<P: Pool> {
     pub pool: Arc<P>,
     pub disks: Vec<(DiskNo, Arc<dyn Disk>)>,
     pub geometry: Geometry,
+    /// The disks whose heads count: a stale disk may hold what was cut since. Records are
+    /// welcome from any disk: a head that counts holds their hashes.
+    trusted: u64,
 }
 
 /// A batch that some copy holds in its place of the chain.
@@ -42,7 +45,18 @@ pub(crate) struct Batch {
 impl<P: Pool> Copies<P> {
     pub fn new(pool: Arc<P>, disks: &Disks, mask: u64, geometry: Geometry) -> Self {
         let disks = (0..).zip(disks).filter(|(i, _)| mask >> i & 1 == 1).filter_map(|(i, d)| Some((i as DiskNo, d.clone()?))).collect();
-        Self { pool, disks, geometry }
+        Self { pool, disks, geometry, trusted: mask }
+    }
+
+    /// The same with more disks, which are to be made whole and are not believed.
+    pub fn with_stale(mut self, disks: &Disks, mask: u64) -> Self {
+        let stale = Self::new(self.pool.clone(), disks, mask, self.geometry).disks;
+        self.disks.extend(stale);
+        self
+    }
+
+    fn is_trusted(&self, disk: DiskNo) -> bool {
+        self.trusted >> disk & 1 == 1
     }
 
     fn at(&self, slot: u32, block: u32) -> u64 {
@@ -73,9 +87,9 @@ impl<P: Pool> Copies<P> {
     pub fn batch(&self, slot: u32, block: u32, accept: impl Fn(&Head) -> bool) -> Result<Option<Batch>, ReadError> {
         let mut found: Option<Batch> = None;
         let mut missing = false;
-        for (_, disk) in &self.disks {
+        for (no, disk) in &self.disks {
             match (self.head(&**disk, slot, block)?.filter(|(h, _)| accept(h)), &found) {
-                (Some((head, hash)), None) => found = Some(Batch { slot, block, head, hash, everywhere: true }),
+                (Some((head, hash)), None) if self.is_trusted(*no) => found = Some(Batch { slot, block, head, hash, everywhere: true }),
                 (Some((_, hash)), Some(f)) if hash == f.hash => {}
                 _ => missing = true,
             }
@@ -110,12 +124,12 @@ impl<P: Pool> Copies<P> {
     pub fn header(&self, slot: u32, accept: impl Fn(&SegmentHeader) -> bool) -> Result<Option<(SegmentHeader, Hash32, bool)>, ReadError> {
         let mut found: Option<(SegmentHeader, Hash32)> = None;
         let mut missing = false;
-        for (_, disk) in &self.disks {
+        for (no, disk) in &self.disks {
             let block = self.read(&**disk, slot, 0, 1)?;
             let block = block.as_ref().and_then(|b| b.as_ref().first_chunk::<BLOCK>());
             let header = block.and_then(|b| SegmentHeader::from_block(b).ok()).filter(|(h, _)| h.slot == slot && accept(h));
             match (header, &found) {
-                (Some(h), None) => found = Some(h),
+                (Some(h), None) if self.is_trusted(*no) => found = Some(h),
                 (Some(h), Some(f)) if h.1 == f.1 => {}
                 _ => missing = true,
             }
@@ -134,13 +148,23 @@ impl<P: Pool> Copies<P> {
             let mut buffer = self.pool.take(BLOCK).ok_or(ReadError::Busy)?;
             buffer.as_mut()[..BLOCK].copy_from_slice(&block);
             let what = format!("disk {no}, segment {}: header", header.slot);
-            self.rewrite(&**disk, header.slot, 0, &buffer.as_ref()[..BLOCK], what, out)?;
+            self.rewrite(*no, &**disk, header.slot, 0, &buffer.as_ref()[..BLOCK], what, out)?;
         }
         Ok(())
     }
 
-    fn rewrite(&self, disk: &dyn Disk, slot: u32, block: u32, bytes: &[u8], what: String, out: &mut Checked) -> Result<(), ReadError> {
-        disk.write(self.at(slot, block), bytes).map_err(|e| ReadError::Repair { what: what.clone(), why: e.to_string() })?;
+    #[allow(clippy::too_many_arguments)]
+    fn rewrite(
+        &self,
+        no: DiskNo,
+        disk: &dyn Disk,
+        slot: u32,
+        block: u32,
+        bytes: &[u8],
+        what: String,
+        out: &mut Checked,
+    ) -> Result<(), ReadError> {
+        disk.write(self.at(slot, block), bytes).map_err(|e| ReadError::Repair { disk: no, what: what.clone(), why: e.to_string() })?;
         out.repaired.push(what);
         Ok(())
     }
@@ -168,7 +192,7 @@ impl<P: Pool> Copies<P> {
             };
             for (no, disk, _) in copies.iter().filter(|c| c.2.is_none()) {
                 let what = format!("disk {no}, segment {}, block {block}: a record of {len} bytes", batch.slot);
-                self.rewrite(&***disk, batch.slot, block, &good.as_ref()[..count * BLOCK], what, out)?;
+                self.rewrite(*no, &***disk, batch.slot, block, &good.as_ref()[..count * BLOCK], what, out)?;
             }
         }
         Ok(())
@@ -205,19 +229,17 @@ impl<P: Pool> Copies<P> {
         for (no, disk, copy) in &copies {
             if copy.as_ref().is_none_or(|b| b.as_ref()[..count * BLOCK] != *merged) {
                 let what = format!("disk {no}, segment {}, block {}: head and small records", batch.slot, batch.block);
-                self.rewrite(&***disk, batch.slot, batch.block, merged, what, out)?;
+                self.rewrite(*no, &***disk, batch.slot, batch.block, merged, what, out)?;
             }
         }
         Ok(())
     }
 
-    /// Checks every byte of a segment on every copy, and repairs.
+    /// Checks every byte of a segment on every copy, and repairs. Doesn't flush: an error
+    /// of a flush is told once, and must be told to whoever waits for its own writes.
     pub fn check(&self, segment: &SegmentRef) -> Result<Checked, ReadError> {
         let mut out = Checked::default();
         self.each_batch(segment, &mut out, |batch, out| self.reconcile(batch, out))?;
-        if !out.repaired.is_empty() {
-            self.flush_all()?;
-        }
         Ok(out)
     }
 
@@ -266,7 +288,7 @@ impl<P: Pool> Copies<P> {
 
     pub fn flush_all(&self) -> Result<(), ReadError> {
         for (no, disk) in &self.disks {
-            disk.flush().map_err(|e| ReadError::Repair { what: format!("disk {no}: flush after repair"), why: e.to_string() })?;
+            disk.flush().map_err(|e| ReadError::Repair { disk: *no, what: format!("disk {no}: flush after repair"), why: e.to_string() })?;
         }
         Ok(())
     }

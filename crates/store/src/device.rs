@@ -29,7 +29,8 @@ pub trait Buffer: AsRef<[u8]> + AsMut<[u8]> + Send + 'static {
 /// its pool when the last clone is dropped, wherever that happens.
 pub trait Blocks: AsRef<[u8]> + Clone + Send + Sync + 'static {}
 
-/// Where buffers come from.
+/// Where buffers come from. The engine needs a few for each commit: whoever fills records
+/// from the same pool must leave it some, or nothing moves until records are given up.
 pub trait Pool: Send + Sync + 'static {
     /// What it hands out.
     type Buffer: Buffer;

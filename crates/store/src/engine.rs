@@ -28,7 +28,7 @@ use crate::{
     device::{Counters, DiskNo, Disks, Pool, Request},
     draft::{Building, Payload, Waiter},
     job::Job,
-    options::Options,
+    options::{Fault, Options},
     read::{Place, SegmentRef, Where},
     space::{Open, Space},
     types::*,
@@ -151,7 +151,8 @@ impl<P: Pool> Engine<P> {
             let Some(found) = waiters.iter().find(same_place) else { continue };
             let mut again = found.clone();
             let Waiter::Record { ticket: t, entry, epoch, .. } = &mut again else { continue };
-            if *entry != (Entry { len: record.len, hash: record.hash }) || *epoch != record.epoch {
+            let same = *entry == (Entry { len: record.len, hash: record.hash }) && *epoch == record.epoch;
+            if !same && !self.options.faulty(Fault::ForkUnseen) {
                 break;
             }
             *t = ticket;
@@ -300,8 +301,9 @@ impl<P: Pool> Engine<P> {
     pub(crate) fn segment_at(&mut self, slot: u32) -> Option<SegmentRef> {
         let s = self.catalogue.segment(slot)?;
         let (incarnation, end) = (s.incarnation, s.end);
-        let geometry = self.superblock.geometry;
-        Some(SegmentRef { store: self.superblock.store, slot, incarnation, end, geometry, copies: self.current, pin: self.space.pin(slot) })
+        let generation = self.catalogue.generations[s.generation as usize].clone();
+        let (store, geometry, copies) = (self.superblock.store, self.superblock.geometry, self.current);
+        Some(SegmentRef { store, slot, incarnation, end, geometry, copies, generation, pin: self.space.pin(slot) })
     }
 
     /// What to do next to a disk; none when all waits for completions or submissions.

@@ -2,7 +2,7 @@
 //!
 //! Promises: a checkpoint goes to the area that the last one doesn't hold and counts
 //! only when the superblocks say so; superblocks are written two copies, flush, two,
-//! flush, so that a power cut leaves one pair whole; a new membership epoch stands on
+//! flush, so that a power cut leaves one pair whole, the lowest place first; a new membership epoch stands on
 //! all remaining disks and in the counter before anything is acknowledged again.
 
 use hoidla_format::disk::{
@@ -38,10 +38,15 @@ pub(crate) struct Job<P: Pool> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Round {
     Catalogue,
-    FirstPair,
-    SecondPair,
+    /// Superblocks: these two copies, of the lowest place, or of all others.
+    Superblocks {
+        lead: bool,
+        second: bool,
+    },
     Over,
 }
+
+const FIRST: Round = Round::Superblocks { lead: true, second: false };
 
 impl<P: Pool> Job<P> {
     /// Whether this round ends with a flush.
@@ -95,7 +100,7 @@ impl<P: Pool> Engine<P> {
     }
 
     fn begin_job(&mut self, bytes: Vec<u8>, sequence: u64, reserve: Vec<u32>) {
-        let round = if bytes.is_empty() { Round::FirstPair } else { Round::Catalogue };
+        let round = if bytes.is_empty() { FIRST } else { Round::Catalogue };
         let steps = vec![Step::Done; usize::from(self.superblock.places)];
         // `Done` at the start: the first round begins as if one had ended before it.
         self.job = Some(Job { bytes, written: 0, sequence, reserve, round, steps, superblock: None, pool: std::marker::PhantomData });
@@ -108,17 +113,19 @@ impl<P: Pool> Engine<P> {
             Round::Catalogue if job.written < job.bytes.len() => self.write_chunk(&mut job),
             Round::Catalogue => {
                 self.superblock.checkpoint = job.sequence;
-                job.round = Round::FirstPair;
+                job.round = FIRST;
                 true
             }
-            Round::FirstPair => self.write_pair(&mut job, 0) && {
-                job.round = Round::SecondPair;
-                true
-            },
-            Round::SecondPair => self.write_pair(&mut job, 2) && {
-                job.round = Round::Over;
-                true
-            },
+            Round::Superblocks { lead, second } => {
+                self.write_pair(&mut job, lead, second) && {
+                    job.round = match (lead, second) {
+                        (_, false) => Round::Superblocks { lead, second: true },
+                        (true, true) => Round::Superblocks { lead: false, second: false },
+                        (false, true) => Round::Over,
+                    };
+                    true
+                }
+            }
             Round::Over => {
                 self.end_job(&job);
                 return true;
@@ -139,23 +146,24 @@ impl<P: Pool> Engine<P> {
         true
     }
 
-    fn write_pair(&mut self, job: &mut Job<P>, first: usize) -> bool {
+    fn write_pair(&mut self, job: &mut Job<P>, lead: bool, second: bool) -> bool {
         if job.superblock.is_none() {
             self.superblock.sequence += 1;
             job.superblock = Some(self.superblock.clone());
         }
         let Some(mut superblock) = job.superblock.clone() else { return false };
-        let disks = self.current();
+        let lowest = self.current.trailing_zeros();
+        let disks: Vec<_> = self.current().into_iter().filter(|d| (u32::from(*d) == lowest) == lead).collect();
         let Some(buffers) = disks.iter().map(|_| self.pool.take(BLOCK)).collect::<Option<Vec<_>>>() else { return false };
         for (disk, mut buffer) in disks.into_iter().zip(buffers) {
             superblock.place = disk;
             buffer.as_mut()[..BLOCK].copy_from_slice(&superblock.to_block());
             let blocks = buffer.freeze(BLOCK);
-            for at in &AT[first..first + 2] {
+            job.steps[usize::from(disk)] = Step::Writing(2);
+            for at in &AT[2 * usize::from(second)..][..2] {
                 self.write(disk, at * BLOCK as u64, blocks.clone(), Purpose::Job);
             }
         }
-        job.steps.fill(Step::Writing(2));
         true
     }
 

@@ -16,7 +16,7 @@ use std::{
 use hoidla_format::disk::{
     BLOCK,
     catalogue::Catalogue as DiskCatalogue,
-    superblock::{AT, Superblock},
+    superblock::{AT, Superblock, next_membership},
 };
 
 use crate::{
@@ -110,6 +110,7 @@ impl From<ReadError> for Trouble {
     fn from(e: ReadError) -> Self {
         match e {
             ReadError::Busy => Self::Open(OpenError::Memory),
+            ReadError::Repair { disk, what, why } => Self::Disk(disk, io::Error::other(format!("{what}: {why}"))),
             other => Self::Open(OpenError::Io { what: "while recovering".into(), why: io::Error::other(other.to_string()) }),
         }
     }
@@ -134,8 +135,9 @@ impl<P: Pool> Engine<P> {
             let what = what.to_owned();
             move |why| OpenError::Io { what, why }
         };
-        let membership = counters.membership().map_err(io("reading the membership counter"))? + 1;
-        let members = u64::MAX >> (64 - places);
+        let base = counters.membership().map_err(io("reading the membership counter"))?;
+        let members = u64::MAX.checked_shr(64 - places as u32).ok_or(OpenError::Count(places))?;
+        let membership = next_membership(base, members, places as u8);
         let superblock = Superblock {
             store,
             place: 0,
@@ -143,6 +145,7 @@ impl<P: Pool> Engine<P> {
             geometry,
             sequence: 1,
             membership,
+            base,
             members,
             run: 0,
             checkpoint: 1,
@@ -276,43 +279,41 @@ fn open_with<P: Pool>(
     options: &Options,
 ) -> Result<(Superblock, Recovered, Opened), Trouble> {
     let counted = counters.membership().map_err(|why| OpenError::Io { what: "reading the membership counter".into(), why })?;
-    let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, f.as_ref()?)));
-    let highest = present().map(|(_, f)| f.1.membership).max().unwrap_or(0);
-    if counted > highest && !options.faulty(Fault::TrustStaleDisk) {
-        return Err(OpenError::Stale { found: highest, wanted: counted }.into());
-    }
-    let newest = present().map(|(_, f)| &f.1).filter(|s| s.membership == highest).max_by_key(|s| s.sequence);
-    let mut superblock = newest.ok_or(OpenError::Count(0))?.clone();
-    let stale_is_fine = options.faulty(Fault::TrustStaleDisk);
-    let is_current = |i: u8, s: &Superblock| stale_is_fine || (s.membership == highest && superblock.members >> i & 1 == 1);
-    let current = present().filter(|(i, f)| is_current(*i, &f.1)).fold(0u64, |m, (i, _)| m | 1 << i);
-    let stale = present().fold(0u64, |m, (i, _)| m | 1 << i) & !current;
-    if current == 0 {
-        return Err(OpenError::Stale { found: highest, wanted: highest }.into());
-    }
+    let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, &f.as_ref()?.1)));
+    let all = present().fold(0u64, |m, (i, _)| m | 1 << i);
+    let mut superblock = newest_that_counts(&present().map(|(_, s)| s).collect::<Vec<_>>(), counted, options)?;
+    let counts = |i: u8, s: &Superblock| s.membership == superblock.membership && superblock.members >> i & 1 == 1;
+    // Begun after it and never counted: such a disk took part in all that was acknowledged.
+    let as_good = |s: &Superblock| superblock.membership == counted && is_begun(s, counted);
+    let is_current = |i: u8, s: &Superblock| counts(i, s) || as_good(s) || options.faulty(Fault::TrustStaleDisk);
+    let current = present().filter(|(i, s)| is_current(*i, s)).fold(0u64, |m, (i, _)| m | 1 << i);
+    let stale = all & !current;
     let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
     let mut opened = Opened::default();
 
     let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry);
-    let newest_run = present().map(|(_, f)| f.1.run).max().unwrap_or(0);
-    let checkpoint = read_catalogue(&disks, current, &superblock, pool)?;
+    let newest_run = present().map(|(_, s)| s.run).max().unwrap_or(0);
+    let only_begun = present().filter(|(i, s)| !counts(*i, s)).fold(0u64, |m, (i, _)| m | 1 << i);
+    let checkpoint = read_catalogue(&disks, current, only_begun, &superblock, pool)?;
     let mut recovered = recovery::recover(&copies, &superblock, checkpoint, options, &mut opened)?;
 
     let back = if options.resync { stale } else { 0 };
     if back != 0 {
-        resync(&Copies::new(pool.clone(), &disks, current | back, superblock.geometry), &superblock, &recovered.catalogue, &mut opened)?;
+        resync(&copies.with_stale(&disks, back), &superblock, &recovered.catalogue, &mut opened)?;
     }
     let members = current | back;
     let places = 0..superblock.places;
     opened.resynced = places.clone().filter(|i| back >> i & 1 == 1).collect();
     opened.missing = places.filter(|i| members >> i & 1 == 0).collect();
-    if members != superblock.members && !options.faulty(Fault::KeepMembership) {
-        superblock.membership += 1;
+    if (members != superblock.members || counted != superblock.membership) && !options.faulty(Fault::KeepMembership) {
+        let highest = present().map(|(_, s)| s.membership).max().unwrap_or(0);
+        superblock.membership = next_membership(highest.max(counted), members, superblock.places);
+        superblock.base = counted;
     }
     superblock.members = members;
     let again = u64::from(!options.faulty(Fault::SameRunAgain));
     superblock.run = newest_run.max(recovered.last_run) + again;
-    superblock.sequence = present().map(|(_, f)| f.1.sequence).max().unwrap_or(0) + 1;
+    superblock.sequence = present().map(|(_, s)| s.sequence).max().unwrap_or(0) + 1;
     superblock.checkpoint = superblock.checkpoint.max(recovered.sequence) + 1;
 
     let run_first = recovered.catalogue.commit + 1;
@@ -327,20 +328,47 @@ fn open_with<P: Pool>(
     Ok((superblock, recovered, opened))
 }
 
+/// The superblock of those disks that hold all that was acknowledged, by the counter.
+fn newest_that_counts(present: &[&Superblock], counted: u64, options: &Options) -> Result<Superblock, OpenError> {
+    let highest = present.iter().map(|s| s.membership).max().ok_or(OpenError::Count(0))?;
+    let newest = |accept: &dyn Fn(&Superblock) -> bool| {
+        present.iter().filter(|s| accept(s)).max_by_key(|s| (s.membership, s.sequence)).map(|s| (*s).clone())
+    };
+    if counted == 0 || options.faulty(Fault::TrustStaleDisk) {
+        // A machine that never saw this store, such as one at home after the appliance died.
+        return newest(&|_| true).ok_or(OpenError::Count(0));
+    }
+    // An epoch that was begun and not counted has acknowledged nothing; it is as good as its base.
+    newest(&|s| s.membership == counted).or_else(|| newest(&|s| is_begun(s, counted))).ok_or(OpenError::Stale { found: highest, wanted: counted })
+}
+
+/// Whether a disk's membership epoch was begun on top of the one that counts, and doesn't count.
+fn is_begun(s: &Superblock, counted: u64) -> bool {
+    s.base == counted && s.membership > counted
+}
+
 fn first_reserve(c: &Catalogue) -> Vec<u32> {
     (0..c.segments.len() as u32).filter(|s| c.segment(*s).is_none()).take(64).collect()
 }
 
-/// The best catalogue on any current disk that is not older than the superblock says.
-fn read_catalogue<P: Pool>(disks: &Disks, current: u64, superblock: &Superblock, pool: &Arc<P>) -> Result<Option<DiskCatalogue>, Trouble> {
+/// The best catalogue on any current disk that is not older than the superblock says. On disks
+/// whose epoch was only begun, what was written since doesn't count: another disk decides.
+fn read_catalogue<P: Pool>(
+    disks: &Disks,
+    current: u64,
+    only_begun: u64,
+    superblock: &Superblock,
+    pool: &Arc<P>,
+) -> Result<Option<DiskCatalogue>, Trouble> {
     let mut best: Option<DiskCatalogue> = None;
     let most = superblock.geometry.catalogue_blocks as usize * BLOCK;
-    for (_, disk) in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(i, d)| Some((i, d.as_ref()?))) {
+    for (no, disk) in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(i, d)| Some((i, d.as_ref()?))) {
+        let counts = |c: &DiskCatalogue| only_begun >> no & 1 == 0 || c.run <= superblock.run;
         for area in 0..2 {
             let at = superblock.geometry.catalogue_at(area) * BLOCK as u64;
             let Some(bytes) = read_area(&**disk, at, most, &**pool)? else { continue };
             let Ok(c) = DiskCatalogue::from_bytes(&bytes) else { continue };
-            if c.sequence % 2 == area && c.sequence >= superblock.checkpoint && best.as_ref().is_none_or(|b| b.sequence < c.sequence) {
+            if c.sequence % 2 == area && c.sequence >= superblock.checkpoint && counts(&c) && best.as_ref().is_none_or(|b| b.sequence < c.sequence) {
                 best = Some(c);
             }
         }
@@ -377,7 +405,8 @@ fn resync<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &Cata
         #[rustfmt::skip]
         let wanted = SegmentRef {
             store: superblock.store, slot, incarnation: s.incarnation, end: s.end,
-            geometry: superblock.geometry, copies: u64::MAX, pin: Arc::new(()),
+            geometry: superblock.geometry, copies: u64::MAX,
+            generation: catalogue.generations[s.generation as usize].clone(), pin: Arc::new(()),
         };
         let mut out = Checked::default();
         copies.each_batch(&wanted, &mut out, |batch, out| copies.reconcile(batch, out))?;
@@ -416,19 +445,28 @@ impl<P: Pool> Writer<'_, P> {
         self.each(|_, disk| disk.flush())
     }
 
+    /// Two copies, flush, two, flush; the lowest place before all others (see [`next_membership`]).
     fn superblocks(&self, superblock: &Superblock) -> Result<(), Trouble> {
-        let mut buffer = self.pool.take(BLOCK).ok_or(OpenError::Memory)?;
-        for pair in AT.chunks(2) {
-            for no in 0..self.disks.len() as u8 {
-                let place = Superblock { place: no, ..superblock.clone() };
-                buffer.as_mut()[..BLOCK].copy_from_slice(&place.to_block());
-                let one = Self { mask: self.mask & 1 << no, ..*self };
-                for at in pair {
-                    one.each(|_, disk| disk.write(at * BLOCK as u64, &buffer.as_ref()[..BLOCK]))?;
-                }
+        let lead = 1 << self.mask.trailing_zeros();
+        for mask in [lead, self.mask & !lead] {
+            let some = Self { mask, ..*self };
+            for pair in AT.chunks(2) {
+                some.superblock_pair(superblock, pair)?;
             }
-            self.each(|_, disk| disk.flush())?;
         }
         Ok(())
+    }
+
+    fn superblock_pair(&self, superblock: &Superblock, pair: &[u64]) -> Result<(), Trouble> {
+        let mut buffer = self.pool.take(BLOCK).ok_or(OpenError::Memory)?;
+        for no in 0..self.disks.len() as u8 {
+            let place = Superblock { place: no, ..superblock.clone() };
+            buffer.as_mut()[..BLOCK].copy_from_slice(&place.to_block());
+            let one = Self { mask: self.mask & 1 << no, ..*self };
+            for at in pair {
+                one.each(|_, disk| disk.write(at * BLOCK as u64, &buffer.as_ref()[..BLOCK]))?;
+            }
+        }
+        self.each(|_, disk| disk.flush())
     }
 }

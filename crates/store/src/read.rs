@@ -16,10 +16,11 @@ use hoidla_format::{
 };
 
 use crate::{
+    catalogue::run_leaf,
     copies::{Batch, Copies},
-    device::{Disks, Pool},
+    device::{DiskNo, Disks, Pool},
     space::Pin,
-    types::{Record, Refused},
+    types::{Generation, Record, Refused},
 };
 
 /// Where a record lies, held against recycling until dropped.
@@ -55,6 +56,7 @@ pub struct SegmentRef {
     pub(crate) end: u32,
     pub(crate) geometry: Geometry,
     pub(crate) copies: u64,
+    pub(crate) generation: Arc<Generation>,
     #[allow(dead_code, reason = "it is held, not looked at")]
     pub(crate) pin: Pin,
 }
@@ -106,9 +108,14 @@ pub enum ReadError {
     /// The pool has no buffer at the moment.
     #[error("no memory for reading at the moment: try again")]
     Busy,
+    /// A segment that is to be rewritten has lost something on every copy.
+    #[error("{0}: it cannot be rewritten")]
+    Lost(String),
     /// A bad copy could not be written anew.
     #[error("{what} could not be repaired: {why}; replace the disk")]
     Repair {
+        /// Which disk.
+        disk: DiskNo,
         /// What was bad.
         what: String,
         /// What the disk said.
@@ -167,7 +174,6 @@ impl<P: Pool> Reader<P> {
         }
         let mut out = Checked::default();
         copies.reconcile(&batch, &mut out)?;
-        copies.flush_all()?;
         self.read_nth(&copies, &batch, nth)?.ok_or(damaged(place))
     }
 
@@ -183,6 +189,16 @@ impl<P: Pool> Reader<P> {
     /// Checks every byte of a segment on every copy, and repairs.
     pub fn check(&mut self, segment: &SegmentRef) -> Result<Checked, ReadError> {
         self.copies(segment.copies, segment.geometry).check(segment)
+    }
+
+    /// The log's leaves of a segment: index and hash of each, for proofs.
+    pub fn leaves(&mut self, segment: &SegmentRef) -> Result<Vec<(u64, Hash32)>, ReadError> {
+        let mut leaves = Vec::new();
+        self.copies_of(segment).each_batch(segment, &mut Checked::default(), |batch, _| {
+            leaves.extend(batch.head.runs.iter().map(|r| (r.leaf, run_leaf(&segment.generation, r))));
+            Ok(())
+        })?;
+        Ok(leaves)
     }
 
     /// The batch that holds a place, and which of its records it is.

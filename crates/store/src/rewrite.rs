@@ -8,14 +8,14 @@
 
 use hoidla_format::disk::{
     BLOCK,
-    batch::{LARGE, Note, Run},
+    batch::{Entry, LARGE, Note, Run},
     blocks,
 };
 
 use crate::{
     catalogue::Shape,
-    copies::Copies,
-    device::{Buffer, Pool},
+    copies::{Batch, Copies},
+    device::{BlocksOf, Buffer, Pool},
     draft::{Add, Payload, Waiter},
     engine::Engine,
     options::Fault,
@@ -46,38 +46,49 @@ impl<P: Pool> Reader<P> {
         });
         gathered?;
         match out.damage.first() {
-            Some(what) => Err(ReadError::Repair { what: what.clone(), why: "it cannot be rewritten".into() }),
+            Some(what) => Err(ReadError::Lost(what.clone())),
             None => Ok(stopped),
         }
     }
 }
 
-fn read_moved<P: Pool>(copies: &Copies<P>, batch: &crate::copies::Batch) -> Result<Moved<P>, ReadError> {
-    let mut places = batch.head.places().into_iter();
+/// Reads a batch: all small records in one buffer, each large one in its own.
+fn read_moved<P: Pool>(copies: &Copies<P>, batch: &Batch) -> Result<Moved<P>, ReadError> {
+    let places = batch.head.places();
+    let small: Vec<_> = batch.head.records().zip(&places).filter(|(e, _)| e.len < LARGE).map(|(e, at)| (e, *at)).collect();
+    let front = read_good(copies, batch, 0, blocks(batch.head.front_len()), &small)?;
+    let mut records = batch.head.records().zip(&places);
     let mut runs = Vec::new();
     for run in &batch.head.runs {
         let mut payload = Vec::new();
-        for (entry, place) in run.records.iter().zip(places.by_ref()) {
-            let (at, len) = (place % BLOCK, entry.len as usize);
-            let count = blocks(at + len);
-            let block = batch.block + (place / BLOCK) as u32;
-            let mut good = None;
-            for (_, disk) in &copies.disks {
-                let buffer = copies.read(&**disk, batch.slot, block, count)?;
-                good = buffer.filter(|b| blake3::hash(&b.as_ref()[at..at + len]).as_bytes() == &entry.hash.0);
-                if good.is_some() {
-                    break;
-                }
-            }
-            let offset = run.before.length;
-            let buffer = good.ok_or(ReadError::Damaged { stream: run.stream, offset })?;
-            let end = if entry.len < LARGE { count * BLOCK } else { len };
-            payload.push(Payload { blocks: buffer.freeze(end), at, len });
+        for (entry, place) in records.by_ref().take(run.records.len()) {
+            let len = entry.len as usize;
+            payload.push(match entry.len < LARGE {
+                true => Payload { blocks: front.clone(), at: *place, len },
+                false => Payload { blocks: read_good(copies, batch, place / BLOCK, blocks(len), &[(entry, 0)])?, at: 0, len },
+            });
         }
         runs.push((run.clone(), payload));
     }
     let (slot, incarnation) = (batch.slot, batch.head.incarnation);
     Ok(Moved { slot, incarnation, runs, notes: batch.head.notes.clone() })
+}
+
+/// Blocks of a batch from a copy in which all of `records` are good; repairs once if none is.
+fn read_good<P: Pool>(copies: &Copies<P>, batch: &Batch, first: usize, count: usize, records: &[(&Entry, usize)]) -> Result<BlocksOf<P>, ReadError> {
+    for repaired in [false, true] {
+        for (_, disk) in &copies.disks {
+            let Some(buffer) = copies.read(&**disk, batch.slot, batch.block + first as u32, count)? else { continue };
+            let is_good = |(e, at): &(&Entry, usize)| blake3::hash(&buffer.as_ref()[*at..*at + e.len as usize]).as_bytes() == &e.hash.0;
+            if records.iter().all(is_good) {
+                return Ok(buffer.freeze(count * BLOCK));
+            }
+        }
+        if !repaired {
+            copies.reconcile(batch, &mut Checked::default())?;
+        }
+    }
+    Err(ReadError::Lost(format!("segment {}, block {}", batch.slot, batch.block)))
 }
 
 impl<P: Pool> Engine<P> {

@@ -19,14 +19,28 @@ pub struct Superblock {
     pub geometry: Geometry,
     /// Raised with each rewrite of the superblock.
     pub sequence: u64,
-    /// Raised whenever the set of members changes.
+    /// Raised whenever the set of members changes: [`next_membership`].
     pub membership: u64,
+    /// The membership epoch that counted when this one was begun. Until the counter
+    /// says that this one counts, the disk is as good as those of `base`.
+    pub base: u64,
     /// The places that are current: bit 0 is place 0.
     pub members: u64,
     /// Raised with each opening of the store, from 1.
     pub run: u64,
     /// The catalogue checkpoint that counts; it or the next one must be found.
     pub checkpoint: u64,
+}
+
+/// The membership epoch after `after` that `members` of a store with so many places may
+/// begin: congruent to their lowest place. So two halves of a store that don't see each
+/// other never begin the same epoch, as long as the lowest place is written and flushed
+/// before the others.
+pub fn next_membership(after: u64, members: u64, places: u8) -> u64 {
+    let places = u64::from(places.max(1));
+    let lead = u64::from(members.trailing_zeros()) % places;
+    let next = after + 1;
+    next + (lead + places - next % places) % places
 }
 
 impl Superblock {
@@ -38,7 +52,7 @@ impl Superblock {
         let mut w = Writer::with_header(Kind::Superblock, VERSION);
         w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.places);
         w.u32(self.geometry.segment_blocks).u32(self.geometry.catalogue_blocks).u32(self.geometry.slots);
-        w.u64(self.sequence).u64(self.membership).u64(self.members).u64(self.run).u64(self.checkpoint);
+        w.u64(self.sequence).u64(self.membership).u64(self.base).u64(self.members).u64(self.run).u64(self.checkpoint);
         let mut block = [0; BLOCK];
         let bytes = w.finish();
         block[..bytes.len()].copy_from_slice(&bytes);
@@ -55,13 +69,14 @@ impl Superblock {
         let store = r.array()?;
         let (place, places) = (r.u8()?, r.u8()?);
         let geometry = Geometry { segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
-        let (sequence, membership, members, run, checkpoint) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?);
+        let (sequence, membership, base) = (r.u64()?, r.u64()?, r.u64()?);
+        let (members, run, checkpoint) = (r.u64()?, r.u64()?, r.u64()?);
         if places > Self::MOST_PLACES || place >= places || members >> (places - 1) > 1 {
             return Err(Malformed::Field("a place that the store doesn't have"));
         }
         if r.rest().iter().any(|b| *b != 0) {
             return Err(Malformed::Field("a superblock's rest must be zero"));
         }
-        Ok(Self { store, place, places, geometry, sequence, membership, members, run, checkpoint })
+        Ok(Self { store, place, places, geometry, sequence, membership, base, members, run, checkpoint })
     }
 }

@@ -1,0 +1,172 @@
+//! A disk that forgets what was not flushed, sector by sector.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use hoidla_store::{BLOCK, Disk};
+
+use crate::dice::Dice;
+
+/// The unit that a power cut leaves whole.
+const SECTOR: usize = 512;
+
+/// The machine's power: a number of I/Os until it goes.
+#[derive(Clone, Default)]
+pub struct Power(Arc<AtomicI64>);
+
+impl Power {
+    /// Power that stays.
+    pub fn stays() -> Self {
+        let power = Self::default();
+        power.set(i64::MAX);
+        power
+    }
+
+    /// So many I/Os more.
+    pub fn set(&self, ios: i64) {
+        self.0.store(ios, Ordering::Relaxed);
+    }
+
+    /// Whether it went.
+    pub fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= 0
+    }
+
+    fn spend(&self) -> io::Result<()> {
+        if self.0.fetch_sub(1, Ordering::Relaxed) <= 0 { Err(io::Error::other("no power")) } else { Ok(()) }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// What a read sees.
+    view: HashMap<u64, [u8; BLOCK]>,
+    /// What survives a power cut.
+    durable: HashMap<u64, [u8; BLOCK]>,
+    /// By sector: all that was written to it since the last flush.
+    dirty: BTreeMap<u64, Vec<[u8; SECTOR]>>,
+    fail_flush: bool,
+}
+
+/// One simulated disk.
+pub struct SimDisk {
+    name: String,
+    size: u64,
+    power: Power,
+    state: Mutex<State>,
+}
+
+impl SimDisk {
+    /// An empty one.
+    pub fn new(name: &str, size: u64, power: Power) -> Self {
+        Self { name: name.into(), size, power, state: Mutex::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    /// The power comes back after a cut: each unflushed sector holds what it held, or
+    /// anything that was written to it since.
+    pub fn power_cycle(&self, dice: &mut Dice) {
+        let mut s = self.state();
+        let keep = [0, 1, 4, 7, 8][dice.below(5) as usize];
+        let dirty = std::mem::take(&mut s.dirty);
+        for (sector, versions) in dirty {
+            if dice.below(8) >= keep {
+                continue;
+            }
+            let version = versions[dice.below(versions.len() as u64) as usize];
+            put_sector(&mut s.durable, sector, &version);
+        }
+        s.view = s.durable.clone();
+        s.fail_flush = false;
+    }
+
+    /// The next flush fails, and what was to be flushed may be lost unseen.
+    pub fn break_flush(&self) {
+        self.state().fail_flush = true;
+    }
+
+    /// Changes one byte of a block that was written and is not dirty. False if there is none.
+    pub fn rot(&self, dice: &mut Dice) -> Option<u64> {
+        let mut s = self.state();
+        let mut written: Vec<u64> = s.durable.keys().copied().collect();
+        written.sort_unstable();
+        let block = *written.get(dice.below(written.len() as u64) as usize)?;
+        let sectors = (BLOCK / SECTOR) as u64;
+        if s.dirty.range(block * sectors..(block + 1) * sectors).next().is_some() {
+            return None;
+        }
+        let at = dice.below(BLOCK as u64) as usize;
+        let bit = 1 << dice.below(8);
+        s.durable.get_mut(&block)?[at] ^= bit;
+        s.view.get_mut(&block)?[at] ^= bit;
+        Some(block)
+    }
+}
+
+fn put_sector(blocks: &mut HashMap<u64, [u8; BLOCK]>, sector: u64, bytes: &[u8; SECTOR]) {
+    let per = (BLOCK / SECTOR) as u64;
+    let at = (sector % per) as usize * SECTOR;
+    blocks.entry(sector / per).or_insert([0; BLOCK])[at..at + SECTOR].copy_from_slice(bytes);
+}
+
+impl Disk for SimDisk {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        assert!(at.is_multiple_of(BLOCK as u64) && into.len().is_multiple_of(BLOCK) && at + into.len() as u64 <= self.size);
+        self.power.spend()?;
+        let s = self.state();
+        for (i, block) in into.chunks_exact_mut(BLOCK).enumerate() {
+            match s.view.get(&(at / BLOCK as u64 + i as u64)) {
+                Some(b) => block.copy_from_slice(b),
+                None => block.fill(0),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(at.is_multiple_of(BLOCK as u64) && bytes.len().is_multiple_of(BLOCK) && at + bytes.len() as u64 <= self.size);
+        self.power.spend()?;
+        let mut s = self.state();
+        let first = at / SECTOR as u64;
+        for (sector, part) in (first..).zip(bytes.chunks_exact(SECTOR)) {
+            let part: &[u8; SECTOR] = part.try_into().expect("exact");
+            put_sector(&mut s.view, sector, part);
+            s.dirty.entry(sector).or_default().push(*part);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.power.spend()?;
+        let mut s = self.state();
+        if std::mem::take(&mut s.fail_flush) {
+            // As some kernels do: the error is told once, the pages are called clean, the data is gone.
+            s.dirty.clear();
+            s.view = s.durable.clone();
+            return Err(io::Error::other("flush failed"));
+        }
+        let dirty = std::mem::take(&mut s.dirty);
+        for (sector, versions) in dirty {
+            let last = versions.last().expect("a dirty sector was written");
+            put_sector(&mut s.durable, sector, last);
+        }
+        Ok(())
+    }
+}
