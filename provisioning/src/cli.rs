@@ -254,11 +254,15 @@ fn run_deal(home: &Home, request: &deal::Request, passphrase: &PassphraseSource,
         .collect();
     let mut screen = Screen::new();
     screen.heading("Dealt").table(&["dataset", "vault epoch", "opens", "recovers"], &rows).gap();
-    let names = dealt.appliances.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-    screen.words(&format!("Halves for: {names}. {} quorums were tried, and every one opens.", dealt.tested));
+    screen.words(&format!("{} quorums were tried, and every one opens. Halves for:", dealt.tested));
+    for (name, identity) in &dealt.appliances {
+        screen.item(&format!("{name}, identity {}", &identity.to_string()[..32]));
+    }
+    screen.words("Compare these digits with the engineer's by telephone: whoever made up an identity would hold its half.");
     screen.words("Next: let each custodian confirm that theirs opens, then sign a release and enrol.");
     let vaults: Vec<_> = dealt.vaults.iter().map(|v| json!({ "dataset": v.dataset, "vault_epoch": v.vault_epoch })).collect();
-    output.result(&json!({ "vaults": vaults, "appliances": dealt.appliances, "tested": dealt.tested }), screen.text())
+    let appliances: Vec<_> = dealt.appliances.iter().map(|(name, identity)| json!({ "appliance": name, "identity": identity })).collect();
+    output.result(&json!({ "vaults": vaults, "appliances": appliances, "tested": dealt.tested }), screen.text())
 }
 
 fn run_enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource, output: &Output) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use hoidla_cli::{NextStep, Output, PassphraseSource};
 use hoidla_crypto::sign::Signed;
 use hoidla_format::{
-    Moment, Name, statement,
+    Hash32, Moment, Name, statement,
     statements::{ApplianceIdentity, Halves, Site, TpmHalf, Vault},
 };
 use hoidla_quorum::{
@@ -33,8 +33,8 @@ pub struct Request {
 pub struct Dealt {
     /// The vault certificates.
     pub vaults: Vec<Vault>,
-    /// The appliances that got halves.
-    pub appliances: Vec<Name>,
+    /// The appliances that got halves, with the hashes of their identities.
+    pub appliances: Vec<(Name, Hash32)>,
     /// Quorums tried.
     pub tested: u64,
 }
@@ -64,7 +64,7 @@ pub fn deal(home: &Home, request: &Request, passphrase: &PassphraseSource, outpu
     Ok(Dealt {
         tested: dealt.iter().map(|d| d.tested).sum(),
         vaults: dealt.into_iter().map(|d| d.vault).collect(),
-        appliances: appliances.into_iter().map(|a| a.name).collect(),
+        appliances: appliances.iter().map(|a| (a.name.clone(), statement::hash(&statement::write(a)))).collect(),
     })
 }
 

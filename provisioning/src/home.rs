@@ -223,14 +223,16 @@ impl Home {
         Ok(identity)
     }
 
-    /// Writes the public part and the recovery part of one dealing.
+    /// Writes the public part and the recovery part of one dealing. The vault certificate comes
+    /// last and is what makes the dealing count: what an interrupted one left is written over.
     pub fn write_dealing(&self, vault: &Vault, notes: &DealingNotes) -> Result<()> {
         let (d, e) = (&vault.dataset, vault.vault_epoch);
-        write_new(&self.recovery_envelopes(d, e), notes.recovery.as_bytes())?;
-        write_new(&self.recovery_wrap(d, e), notes.wrap.as_bytes())?;
-        write_new(&self.envelopes(d, e), notes.quorum.as_bytes())?;
-        // Last, since the vault certificate is what makes the dealing count.
-        write_new(&self.vault(d, e), notes.vault.as_bytes())
+        let certificate = self.vault(d, e);
+        ensure!(!certificate.exists(), "{} is there already; nothing was overwritten", certificate.display());
+        write_over(&self.recovery_envelopes(d, e), notes.recovery.as_bytes())?;
+        write_over(&self.recovery_wrap(d, e), notes.wrap.as_bytes())?;
+        write_over(&self.envelopes(d, e), notes.quorum.as_bytes())?;
+        write_new(&certificate, notes.vault.as_bytes())
     }
 }
 

@@ -343,6 +343,22 @@ fn dealing_goes_on_where_it_stood() {
 }
 
 #[test]
+fn an_interrupted_dealing_counts_for_nothing_and_is_dealt_anew() {
+    let stage = Stage::signed();
+    stage.deal(&["population"], Some(1), false).unwrap();
+    let (dataset, appliance) = (name("population"), name("lux-1"));
+    let envelopes = fs::read(stage.home.envelopes(&dataset, 1)).unwrap();
+    // As after a crash just before the last file.
+    fs::remove_file(stage.home.vault(&dataset, 1)).unwrap();
+    let dealt = stage.deal(&["population"], None, false).unwrap();
+    assert_eq!(dealt.vaults[0].vault_epoch, 1);
+    assert_ne!(fs::read(stage.home.envelopes(&dataset, 1)).unwrap(), envelopes);
+    let vault = open_signed::<Vault>(&stage.home.vault(&dataset, 1), &stage.authority()).unwrap();
+    let halves = stage.home.halves_of(&appliance, &stage.authority()).unwrap().unwrap().statement.halves;
+    assert_eq!(halves.iter().map(|h| h.vault).collect::<Vec<_>>(), [vault.hash]);
+}
+
+#[test]
 fn what_a_release_has_retired_stays_retired() {
     let stage = Stage::signed();
     stage.deal(&["population"], Some(1), false).unwrap();
