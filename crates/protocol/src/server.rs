@@ -26,6 +26,7 @@ pub struct OpenStream {
     pub generation: u32,
     epoch: u32,
     closed: bool,
+    refused: bool,
     next: u64,
 }
 
@@ -35,7 +36,7 @@ pub struct ServerSession {
     role: Role,
     window: u64,
     used: u64,
-    streams: HashMap<Handle, Option<OpenStream>>,
+    streams: HashMap<Handle, OpenStream>,
     last_handle: u32,
 }
 
@@ -78,27 +79,30 @@ impl ServerSession {
 
     /// The next handle, for a stream that the store has opened.
     ///
-    /// `opened.handle` is filled in.
+    /// `opened.handle` is filled in. A former handle of the same stream is gone: what
+    /// the peer had under way there came before it asked again.
     pub fn opened(&mut self, dataset: Name, stream: StreamId, generation: u32, mut opened: Opened) -> Result<Opened, Refused> {
-        self.streams.retain(|_, s| s.as_ref().is_none_or(|s| s.stream != stream || s.dataset != dataset));
+        self.streams.retain(|_, s| s.stream != stream || s.dataset != dataset);
         if self.streams.len() >= MOST_STREAMS {
             return Err(Refused::new(Code::Busy, format!("a connection has at most {MOST_STREAMS} streams: use another connection")));
         }
         self.last_handle += 1;
         opened.handle = Handle(self.last_handle);
         let next = opened.acknowledged.length;
-        let entry = OpenStream { dataset, stream, generation, epoch: opened.epoch, closed: opened.closed, next };
-        self.streams.insert(opened.handle, Some(entry));
+        let entry = OpenStream { dataset, stream, generation, epoch: opened.epoch, closed: opened.closed, refused: false, next };
+        self.streams.insert(opened.handle, entry);
         Ok(opened)
     }
 
     /// Checks an append's head. `None`: its stream was refused before; read its
     /// payload, drop it, and give the window back.
     pub fn append(&mut self, head: &AppendHead, frame: usize) -> Result<Option<OpenStream>, Refused> {
-        let Some(slot) = self.streams.get_mut(&head.handle) else {
+        let Some(s) = self.streams.get_mut(&head.handle) else {
             return Err(Refused::new(Code::Order, "an append to a stream that is not open"));
         };
-        let Some(s) = slot else { return Ok(None) };
+        if s.refused {
+            return Ok(None);
+        }
         if head.offset > s.next {
             return Err(Refused::new(Code::Order, "an append that leaves a gap"));
         }
@@ -117,7 +121,7 @@ impl ServerSession {
     /// The stream behind a handle was refused: what is still under way is dropped.
     /// Whether this is the first refusal, which the peer must be told.
     pub fn refuse(&mut self, handle: Handle) -> bool {
-        self.streams.get_mut(&handle).is_some_and(|slot| slot.take().is_some())
+        self.streams.get_mut(&handle).is_some_and(|s| !std::mem::replace(&mut s.refused, true))
     }
 
     /// Gives `bytes` of the window back; to be told by [`crate::Response::Window`].
