@@ -305,7 +305,10 @@ fn open_with<P: Pool>(
     let places = 0..superblock.places;
     opened.resynced = places.clone().filter(|i| back >> i & 1 == 1).collect();
     opened.missing = places.filter(|i| members >> i & 1 == 0).collect();
-    if (members != superblock.members || counted != superblock.membership) && !options.faulty(Fault::KeepMembership) {
+    // With a disk away, always: it may hold an epoch that was begun and never counted, and
+    // must not count as good once more is acknowledged without it.
+    let whole = members == superblock.members && members.count_ones() == u32::from(superblock.places);
+    if (!whole || counted != superblock.membership) && !options.faulty(Fault::KeepMembership) {
         let highest = present().map(|(_, s)| s.membership).max().unwrap_or(0);
         superblock.membership = next_membership(highest.max(counted), members, superblock.places);
         superblock.base = counted;
