@@ -19,7 +19,7 @@ use hoidla_crypto::{
 use hoidla_door::Admission;
 use hoidla_format::{
     Bytes, Hash32, Name, statement,
-    statements::{Approval, Challenge, Grant, SealedShare, Vault},
+    statements::{Approval, Challenge, Grant, Vault},
 };
 use hoidla_protocol::{Code, Key, Progress, Refused, Response, VaultProgress};
 use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
@@ -28,7 +28,9 @@ use hoidla_uring::Store;
 use hoidla_verify::TpmName;
 
 use crate::{
-    helper::{Helpers, Place, Sent},
+    config::State,
+    headers::{Place, wrapped_key},
+    helper::{Helpers, Wrapped},
     papers::Papers,
 };
 
@@ -39,6 +41,8 @@ const MOST_KEYS: usize = 10_000;
 
 /// All ceremonies of this appliance.
 pub struct Ceremonies {
+    state: State,
+    authority: VerifyingKey,
     papers: Arc<Papers>,
     tpm: Arc<Tpm>,
     helpers: Helpers,
@@ -67,10 +71,18 @@ fn failed(e: impl std::fmt::Display) -> Refused {
 
 impl Ceremonies {
     /// None under way yet.
-    pub fn new(papers: Arc<Papers>, tpm: Arc<Tpm>, helpers: Helpers, admission: Arc<Admission>, store: Store) -> Self {
+    pub fn new(
+        state: &State,
+        papers: Arc<Papers>,
+        tpm: Arc<Tpm>,
+        helpers: Helpers,
+        admission: Arc<Admission>,
+        store: Store,
+    ) -> anyhow::Result<Self> {
         let inner = Inner { intake: Intake::new(MOST), secrets: HashMap::new(), keys: HashMap::new() };
+        let authority = state.config()?.authority_key()?;
         let (started, inner, turn) = (Instant::now(), Mutex::new(inner), tokio::sync::Mutex::default());
-        Self { papers, tpm, helpers, admission, store, started, inner, turn }
+        Ok(Self { state: state.clone(), authority, papers, tpm, helpers, admission, store, started, inner, turn })
     }
 
     fn now(&self) -> Duration {
@@ -189,10 +201,12 @@ impl Ceremonies {
             let one_time = inner.secrets.get(&grant).cloned().ok_or_else(|| no(&"the ceremony has ended"))?;
             (verified, occasion, one_time)
         };
-        let shares = verified.shares().iter().map(|s| Sent { custodian: from.clone(), share: s.clone() }).collect();
-        {
+        for share in verified.shares() {
+            let fits = |v: &&Signed<Vault>| v.statement.dataset == share.dataset && v.statement.vault_epoch == share.vault_epoch;
+            let vault = self.papers.vaults.iter().find(fits).map(|v| v.statement.clone()).ok_or_else(|| no(&"a share of no vault"))?;
             let _turn = self.turn.lock().await;
-            self.helpers.check(&one_time, &occasion, shares).await.map_err(failed)?.map_err(|why| {
+            let verdict = self.helpers.check(&one_time, occasion, vault, from.clone(), share.clone()).await;
+            verdict.map_err(failed)?.map_err(|why| {
                 tracing::warn!("a bad share: {why}");
                 no(&why)
             })?;
@@ -240,25 +254,20 @@ impl Ceremonies {
     /// Closes the covered epochs and re-wraps all their data keys in a helper.
     async fn rewrapped(&self, quorate: &Quorate) -> anyhow::Result<Vec<Key>> {
         let one_time = self.lock().secrets.get(&quorate.grant.hash).cloned().context("the ceremony was sealed")?;
-        let places = self.close_epochs(&quorate.grant.statement).await?;
-        let sent = |(_, shares): &(Covered, Vec<(Name, SealedShare)>)| -> Vec<Sent> {
-            shares.iter().map(|(who, share)| Sent { custodian: who.clone(), share: share.clone() }).collect()
-        };
-        let shares = quorate.vaults.iter().flat_map(sent).collect();
-        let _turn = self.turn.lock().await;
-        let mut opening = self.helpers.open(&one_time, &quorate.occasion, quorate.grant.note.clone(), shares).await?;
-        drop(one_time);
-        let mut keys = Vec::new();
-        for place in places {
-            let Some(found) = self.store.read(place.stream, place.start).await? else { continue };
-            let frame = &found.buffer.as_ref()[found.range.clone()];
-            match opening.rewrap(&place, frame).await? {
-                Some(sealed) => keys.push(Key { dataset: place.dataset, stream: place.stream, epoch: place.epoch, sealed }),
-                None => tracing::warn!(stream = %place.stream, epoch = place.epoch, "this epoch stays sealed"),
+        let mut wrapped = Vec::new();
+        for place in self.close_epochs(&quorate.grant.statement).await? {
+            match self.header(&place).await {
+                Ok(key) => wrapped.push((place.dataset, key)),
+                Err(e) => tracing::warn!(stream = %place.stream, epoch = place.epoch, "stays sealed: {e:#}"),
             }
         }
-        opening.end().await?;
-        Ok(keys)
+        let (datasets, wrapped): (Vec<Name>, Vec<Wrapped>) = wrapped.into_iter().unzip();
+        let _turn = self.turn.lock().await;
+        let opened = self.helpers.open(&self.state, &self.papers, &one_time, quorate, &wrapped).await?;
+        let key = |((dataset, from), sealed): ((Name, Wrapped), Option<Vec<u8>>)| {
+            sealed.map(|sealed| Key { dataset, stream: from.key.stream, epoch: from.key.epoch, sealed })
+        };
+        Ok(datasets.into_iter().zip(wrapped).zip(opened).filter_map(key).collect())
     }
 
     /// Closes every current epoch of the covered datasets; gives where all their epochs begin.
@@ -278,6 +287,13 @@ impl Ceremonies {
             }
         }
         Ok(places)
+    }
+
+    /// The wrapped key of the epoch that begins at a place.
+    async fn header(&self, place: &Place) -> anyhow::Result<Wrapped> {
+        let found = self.store.read(place.stream, place.start).await?.context("nothing is kept there")?;
+        let bytes = &found.buffer.as_ref()[found.range.clone()];
+        wrapped_key(bytes, place, &self.papers.identity.site, &self.authority)
     }
 
     /// How far a ceremony is.

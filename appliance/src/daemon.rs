@@ -153,7 +153,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone() });
     tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
-    let ceremonies = Arc::new(Ceremonies::new(papers.clone(), tpm, helpers, admission.clone(), store.clone()));
+    let ceremonies = Arc::new(Ceremonies::new(state, papers.clone(), tpm, helpers, admission.clone(), store.clone())?);
     let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("{} cannot be listened on", config.listen))?;
     let (total, handshakes, address, peer) = settings.crowd;
     let daemon = Arc::new(Daemon {

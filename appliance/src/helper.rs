@@ -1,106 +1,159 @@
-//! The short-lived process in which shares are checked and vaults opened.
+//! The short-lived process in which shares are checked and vaults opened, as the
+//! daemon asks it; what runs inside is `hoidla_tpm::opening`.
 //!
-//! Why a process: libtss2 leaves an unsealed half on its heap. This one is started
-//! with an allocator that overwrites freed memory, locks its pages, forbids dumps
-//! and tracing, does one job and ends. Promises: no share and nothing of a vault's
-//! key ever enters the daemon; it gives the ceremony's one-time key over a pipe, and
-//! gets back a verdict, or data keys re-wrapped to the grant's reader. The daemon
-//! has verified grant and approvals; commitments, signatures of epoch headers and
-//! the TPM's own policy are checked here.
-//!
-//! Over standard input: `one-time seed (32) ‖ length (u32) ‖ job (JSON)`, and for an
-//! opening then one header frame after another, `length (u32) ‖ place ‖ frame`. Over
-//! standard output: `length (u32) ‖ answer (JSON)` to the job, and to each header
-//! `length (u32) ‖ re-wrapped key`, empty if it stays sealed.
+//! Promises: nothing of a vault's key, and no share, ever enters the daemon: it
+//! holds sealed shares, and gets back a verdict, or data keys re-wrapped to the
+//! grant's reader. The process forbids dumps and tracing, locks its pages, does
+//! one job and ends.
 
-pub mod process;
-mod work;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
-use hoidla_format::{Hash32, Malformed, Name, Reader, StreamId, Writer, statements::SealedShare};
-use hoidla_quorum::opening::Occasion;
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, anyhow, bail, ensure};
+use hoidla_crypto::hpke::KeyPair;
+use hoidla_format::{
+    Hash32, Name,
+    statements::{SealedShare, Vault},
+};
+use hoidla_quorum::{intake::Quorate, opening::Occasion};
+use hoidla_tpm::{
+    Tcti,
+    opening::{self, Check, Open, OpenVault, Reply, Request, WrappedKey},
+};
+use hoidla_verify::Public;
 
-pub use process::{Helpers, Opening};
-pub use work::run;
+use crate::{config::State, machine, papers::Papers};
 
 /// The hidden subcommand's name.
 pub const COMMAND: &str = "open-helper";
-/// The most bytes of a job, an answer or a header.
-const MOST: usize = 4 << 20;
+/// How long a check may take.
+const CHECK: Duration = Duration::from_secs(60);
+/// How long an opening may take: some ten milliseconds a data key.
+const OPEN: Duration = Duration::from_secs(600);
 
-/// A share and who sent it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Sent {
-    /// Who.
-    pub custodian: Name,
-    /// What.
-    pub share: SealedShare,
+/// The body of the hidden subcommand: one question, one answer.
+pub fn run() -> anyhow::Result<()> {
+    let hardened = hoidla_cli::harden();
+    ensure!(hardened.undumpable, "this system lets other processes look into this one; no share is opened here");
+    Ok(opening::serve(std::io::stdin().lock(), std::io::stdout().lock())?)
 }
 
-/// What the helper shall do.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Job {
-    /// SHA-256 of the grant.
-    grant: Hash32,
-    /// SHA-256 of the challenge.
-    challenge: Hash32,
-    /// The shares to check, or to open with.
-    shares: Vec<Sent>,
-    /// The signed grant, to open; none to check only.
-    open: Option<String>,
+/// Starts helpers.
+#[derive(Clone, Debug)]
+pub struct Helpers {
+    program: PathBuf,
 }
 
-impl Job {
-    fn occasion(&self) -> Occasion {
-        Occasion { grant: self.grant, challenge: self.challenge }
+/// A data key to re-wrap, by the vault that it is sealed to.
+#[derive(Clone, Debug)]
+pub struct Wrapped {
+    /// SHA-256 of the vault certificate.
+    pub vault: Hash32,
+    /// The key and its place.
+    pub key: WrappedKey,
+}
+
+impl Helpers {
+    /// Helpers are this very program.
+    pub fn this_program() -> anyhow::Result<Self> {
+        Ok(Self { program: std::env::current_exe().context("where is this program?")? })
+    }
+
+    /// Helpers are another program's hidden subcommand, for tests.
+    pub fn of(program: &Path) -> Self {
+        Self { program: program.to_owned() }
+    }
+
+    async fn ask(&self, request: Request, patience: Duration) -> anyhow::Result<Reply> {
+        let program = self.program.clone();
+        let ask = move || opening::ask(Command::new(program).arg(COMMAND), &request, patience);
+        Ok(tokio::task::spawn_blocking(ask).await??)
+    }
+
+    /// Checks a share on arrival. `Ok(Err(..))`: it is bad, in words that name its custodian.
+    pub async fn check(
+        &self,
+        one_time: &KeyPair,
+        occasion: Occasion,
+        vault: Vault,
+        custodian: Name,
+        share: SealedShare,
+    ) -> anyhow::Result<Result<(), String>> {
+        let check = Check { one_time: one_time.seed().duplicate(), occasion, vault, custodian, share };
+        match self.ask(Request::Check(check), CHECK).await? {
+            Reply::Checked => Ok(Ok(())),
+            Reply::BadShare { custodian, dataset, vault_epoch, why } => {
+                Ok(Err(format!("{custodian}'s share of {dataset}, vault epoch {vault_epoch}, {why}")))
+            }
+            Reply::Failed(why) => bail!("{why}"),
+            Reply::Opened(_) => bail!("the opening process answered another question"),
+        }
+    }
+
+    /// Opens the vaults of a complete ceremony and re-wraps `keys`; none for those that don't open.
+    pub async fn open(
+        &self,
+        state: &State,
+        papers: &Papers,
+        one_time: &KeyPair,
+        quorate: &Quorate,
+        keys: &[Wrapped],
+    ) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
+        let (request, order) = question(state, papers, one_time, quorate, keys)?;
+        match self.ask(request, OPEN).await? {
+            Reply::Opened(by_vault) => {
+                let answers: Vec<Option<Vec<u8>>> = by_vault.into_iter().flatten().collect();
+                ensure!(answers.len() == order.len(), "the opening process lost a key");
+                let mut out = vec![None; keys.len()];
+                order.into_iter().zip(answers).for_each(|(place, answer)| out[place] = answer);
+                Ok(out)
+            }
+            Reply::BadShare { custodian, why, .. } => bail!("{custodian}'s share {why}"),
+            Reply::Failed(why) => bail!("{why}"),
+            Reply::Checked => bail!("the opening process answered another question"),
+        }
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-enum Answer {
-    Done,
-    /// A share is bad, in words that name its custodian.
-    BadShare(String),
-    /// It could not be done.
-    Failed(String),
-}
-
-/// Where a header frame was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The dataset.
-    pub dataset: Name,
-    /// The stream.
-    pub stream: StreamId,
-    /// The epoch that begins there.
-    pub epoch: u32,
-    /// The frame's offset.
-    pub start: u64,
-}
-
-impl Place {
-    fn with(&self, frame: &[u8]) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.short(self.dataset.as_str().as_bytes()).put(&self.stream.0).u32(self.epoch).u64(self.start).put(frame);
-        w.finish()
+/// The question of an opening, and which of `keys` its answers are for.
+fn question(
+    state: &State,
+    papers: &Papers,
+    one_time: &KeyPair,
+    quorate: &Quorate,
+    keys: &[Wrapped],
+) -> anyhow::Result<(Request, Vec<usize>)> {
+    let (mut vaults, mut order) = (Vec::new(), Vec::new());
+    for (covered, shares) in &quorate.vaults {
+        let (dataset, vault_epoch) = (&covered.vault.dataset, covered.vault.vault_epoch);
+        let dealt = papers.halves.statement.halves.iter().find(|h| h.dataset == *dataset && h.vault_epoch == vault_epoch);
+        let dealt =
+            dealt.ok_or_else(|| anyhow!("this appliance has no half of {dataset}, vault epoch {vault_epoch}: none was dealt for it"))?;
+        let mine = keys.iter().enumerate().filter(|(_, k)| k.vault == dealt.vault);
+        let (places, of_vault): (Vec<usize>, Vec<WrappedKey>) = mine.map(|(i, k)| (i, k.key.clone())).unzip();
+        order.extend(places);
+        vaults.push(OpenVault {
+            vault: covered.vault.clone(),
+            half: machine::half(state, dataset, vault_epoch)?,
+            wrapped_key: dealt.wrapped_key.0.clone(),
+            shares: shares.clone(),
+            keys: of_vault,
+        });
     }
-
-    fn split(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
-        let mut r = Reader::new(bytes);
-        let dataset = Name::from_bytes(r.short(Name::MOST, "a name too long")?)?;
-        Ok((Self { dataset, stream: StreamId(r.array()?), epoch: r.u32()?, start: r.u64()? }, r.rest()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_reads_back() {
-        let place = Place { dataset: "land".parse().unwrap(), stream: StreamId([1; 16]), epoch: 2, start: 3 };
-        let bytes = place.with(b"frame");
-        assert_eq!(Place::split(&bytes).unwrap(), (place, &b"frame"[..]));
-        assert!(Place::split(&bytes[..20]).is_err());
-    }
+    let tcti: Tcti = state.config()?.tpm.parse().map_err(anyhow::Error::msg)?;
+    let open = Open {
+        one_time: one_time.seed().duplicate(),
+        occasion: quorate.occasion,
+        tcti,
+        srk: Public::parse(&papers.identity.srk.0)?.name(),
+        release_key: papers.site.statement.release_key.0.clone(),
+        release: papers.release.statement.clone(),
+        appliance: papers.identity.name.clone(),
+        grant: quorate.grant.statement.clone(),
+        vaults,
+    };
+    Ok((Request::Open(Box::new(open)), order))
 }

@@ -10,6 +10,7 @@ pub mod ceremonies;
 pub mod config;
 pub mod daemon;
 pub mod enrol;
+pub mod headers;
 pub mod helper;
 pub mod identify;
 pub mod machine;

@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     main_with(|| {
         let cli = Cli::parse();
         if matches!(cli.command, Command::OpenHelper) {
-            helper::run(&cli.state)?;
+            helper::run()?;
             return Ok(Outcome::Done);
         }
         hoidla_tpm::silence_libtss2();
@@ -124,6 +124,11 @@ fn identify_command(state: &State, output: &Output, site: &PathBuf, name: &Name,
 }
 
 fn enrol_command(state: &State, output: &Output, ask: Enrol) -> anyhow::Result<Outcome> {
+    if ask.format {
+        let name = identify::known(state)?.name;
+        let question = "All that is on this appliance's disks will be lost.";
+        anyhow::ensure!(hoidla_cli::confirm_typed(question, name.as_str())?, "not confirmed: nothing was changed");
+    }
     let done = enrol::enrol(state, &ask)?;
     let site = &done.papers.site.statement;
     let mut text = format!(
@@ -158,8 +163,7 @@ fn run(state: &State, log_json: bool) -> anyhow::Result<Outcome> {
     if !hardened.undumpable {
         tracing::warn!("this system lets other processes look into this one");
     }
-    let program = std::env::current_exe().context("where is this program?")?;
-    let helpers = Helpers::new(&program, state.folder());
+    let helpers = Helpers::this_program()?;
     runtime()?.block_on(async { daemon::start(state, Settings::default(), helpers).await?.serve().await })?;
     Ok(Outcome::Done)
 }

@@ -125,7 +125,7 @@ async fn with_one_disk_gone_it_goes_on_and_says_so() {
     let other = e.folder.path().join("other");
     fs::rename(e.disk(0), &other).unwrap();
     fs::rename(&away, e.disk(1)).unwrap();
-    let stale = hoidlad::daemon::start(&e.state(), Default::default(), helpers(&e)).await;
+    let stale = hoidlad::daemon::start(&e.state(), Default::default(), helpers()).await;
     assert!(stale.is_err(), "a stale disk alone is refused");
 
     // Both are back: the stale one is made whole.
@@ -141,8 +141,8 @@ async fn with_one_disk_gone_it_goes_on_and_says_so() {
     assert_eq!(found.records, 2);
 }
 
-fn helpers(e: &Embassy) -> hoidlad::helper::Helpers {
-    hoidlad::helper::Helpers::new(PROGRAM.as_ref(), e.state().folder())
+fn helpers() -> hoidlad::helper::Helpers {
+    hoidlad::helper::Helpers::of(PROGRAM.as_ref())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +154,7 @@ async fn foreign_disks_foreign_papers_and_old_papers_are_refused() {
     fs::rename(e.disk(0), &own).unwrap();
     fs::rename(other.disk(0), e.disk(0)).unwrap();
     let before = blake3_of(&fs::read(e.disk(0)).unwrap());
-    let refused = hoidlad::daemon::start(&e.state(), Default::default(), helpers(&e)).await.err().expect("a foreign disk is refused");
+    let refused = hoidlad::daemon::start(&e.state(), Default::default(), helpers()).await.err().expect("a foreign disk is refused");
     assert!(format!("{refused:#}").contains("belong"), "{refused:#}");
     let ask = |papers| Enrol { papers, disk_size: None, format: false };
     assert!(enrol(&e.state(), &ask(vec![e.papers()])).is_err(), "and enrolling again formats nothing");

@@ -285,7 +285,7 @@ impl Embassy {
     }
 
     pub async fn start_with(&self, settings: Settings) -> Running {
-        let running = daemon::start(&self.state(), settings, Helpers::new(Path::new(PROGRAM), self.state().folder())).await.unwrap();
+        let running = daemon::start(&self.state(), settings, Helpers::of(Path::new(PROGRAM))).await.unwrap();
         let daemon = running.daemon.clone();
         let target = self.target(&running.address.to_string());
         Running { daemon, target, served: tokio::spawn(running.serve()) }
