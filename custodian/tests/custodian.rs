@@ -1,4 +1,5 @@
 //! A custodian at work with real files, and against an appliance that lies.
+#![forbid(unsafe_code)]
 
 use std::{
     fs,

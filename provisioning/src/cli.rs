@@ -254,7 +254,7 @@ fn run_deal(home: &Home, request: &deal::Request, passphrase: &PassphraseSource,
         .collect();
     let mut screen = Screen::new();
     screen.heading("Dealt").table(&["dataset", "vault epoch", "opens", "recovers"], &rows).gap();
-    screen.words(&format!("{} quorums were tried, and every one opens. Halves for:", dealt.tested));
+    screen.words(&format!("{} quorums were tried, and every one opens.", dealt.tested)).words("Halves for:");
     for (name, identity) in &dealt.appliances {
         screen.item(&format!("{name}, identity {}", &identity.to_string()[..32]));
     }

@@ -1,4 +1,5 @@
 //! The authority's whole work in one folder, and what it refuses.
+#![forbid(unsafe_code)]
 
 use std::{
     fs,

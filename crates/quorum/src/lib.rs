@@ -19,5 +19,6 @@ mod gf256;
 pub mod grant;
 pub mod intake;
 pub mod opening;
+mod refusal;
 pub mod roster;
 pub mod share;

@@ -1,4 +1,5 @@
 //! Who may open, tried from outside: the crate's named invariants.
+#![forbid(unsafe_code)]
 mod dealing;
 mod grants;
 mod intake;
