@@ -5,11 +5,16 @@
 //! Absolute figures mean nothing on another machine.
 #![forbid(unsafe_code)]
 
+mod bound;
 mod engine;
 mod fio;
+mod pipeline;
+mod push;
 mod restart;
+mod restic;
 mod rows;
 mod setup;
+mod sink;
 
 use std::path::PathBuf;
 
@@ -22,6 +27,9 @@ struct Args {
     /// Where scratch files go: a disk with room for five times --gib, not memory.
     #[arg(long, default_value = "target")]
     folder: PathBuf,
+    /// The folder that is pushed; files that don't compress if not given.
+    #[arg(long)]
+    path: Option<PathBuf>,
     /// Where the figures are written.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -46,6 +54,8 @@ enum Part {
     Engine,
     /// restart_ms
     Restart,
+    /// push_vs_bound, push_vs_restic, hoidlad_peak_mib
+    Push,
 }
 
 #[tokio::main]
@@ -59,6 +69,9 @@ async fn main() -> Result<()> {
     }
     if wanted(Part::Restart) {
         all.extend(restart::rows(&args.folder, args.stored, rounds).await?);
+    }
+    if wanted(Part::Push) {
+        all.extend(push::rows(&args.folder, args.path, args.gib, rounds).await?);
     }
     rows::print(&all);
     rows::write(&args.json, &all)
