@@ -66,6 +66,8 @@ impl<P: Pool> Engine<P> {
             return;
         }
         self.work_on_job();
+        self.prewrite();
+        self.prewrite_on();
         let idle = self.flying.is_empty() && self.building.drafts.is_empty();
         if idle && self.marked < self.content {
             self.begin_mark();

@@ -81,8 +81,9 @@ impl<P: Pool> Engine<P> {
     /// The slots to open next: those still in reserve, then recycled ones, then fresh ones.
     pub(crate) fn next_reserve(&self) -> Vec<u32> {
         let free = |s: &u32| self.catalogue.segment(*s).is_none() && !self.space.ahead.contains(s) && !self.space.reserve.contains(s);
+        let prewriting = self.space.prewriting.map(|p| p.0);
         let others = (0..self.superblock.geometry.slots).filter(free);
-        self.space.reserve.iter().copied().chain(others).take(MOST_RESERVE).collect()
+        self.space.reserve.iter().copied().chain(prewriting).chain(others.filter(|s| Some(*s) != prewriting)).take(MOST_RESERVE).collect()
     }
 
     fn begin_checkpoint(&mut self) {
@@ -167,11 +168,46 @@ impl<P: Pool> Engine<P> {
         true
     }
 
+    /// Writes zeros into fresh slots of the reserve before they are taken, so that live
+    /// writes overwrite blocks. One slot at a time, out of reach until it is done.
+    pub(crate) fn prewrite(&mut self) {
+        if !self.options.prewrite || self.space.prewriting.is_some() {
+            return;
+        }
+        let fresh = |s: &u32| *s >= self.catalogue.fresh && !self.space.prewritten.contains(s);
+        // The next to be taken is left alone: a live write must not wait.
+        let Some(at) = self.space.reserve.iter().skip(1).position(fresh) else { return };
+        let Some(slot) = self.space.reserve.remove(at + 1) else { return };
+        self.space.prewriting = Some((slot, 0));
+        self.prewrite_on();
+    }
+
+    /// The next stretch of zeros, once every current copy has the last.
+    pub(crate) fn prewrite_on(&mut self) {
+        let Some((slot, block)) = self.space.prewriting else { return };
+        if self.awaited.values().any(|a| a.purpose == Purpose::Prewrite) {
+            return;
+        }
+        let left = self.superblock.geometry.segment_blocks - block;
+        if left == 0 {
+            self.space.prewriting = None;
+            self.space.prewritten.insert(slot);
+            self.space.reserve.push_front(slot);
+            return;
+        }
+        let len = (left as usize * BLOCK).min(MOST_BUFFER);
+        let Some(mut buffer) = self.pool.take(len) else { return };
+        buffer.as_mut()[..len].fill(0);
+        let at = (self.superblock.geometry.segment_at(slot) + u64::from(block)) * BLOCK as u64;
+        self.space.prewriting = Some((slot, block + (len / BLOCK) as u32));
+        self.write_everywhere(at, buffer.freeze(len), Purpose::Prewrite);
+    }
+
     fn end_job(&mut self, job: &Job<P>) {
         let written = job.superblock.as_ref().map_or(0, |s| s.membership);
         if !job.bytes.is_empty() && !self.options.faulty(Fault::ReuseBeforeCheckpoint) {
             let taken = std::mem::take(&mut self.space.taken);
-            self.space.reserve = job.reserve.iter().copied().filter(|s| !taken.contains(s)).collect();
+            self.space.reserve = job.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();
         }
         if self.raising && written == self.superblock.membership {
             match self.counters.raise_membership(written) {

@@ -36,6 +36,10 @@ pub(crate) struct Space {
     /// Taken, and not yet in the catalogue.
     pub ahead: HashSet<u32>,
     pub pins: HashMap<u32, Weak<()>>,
+    /// The slot that is being written with zeros, and how far.
+    pub prewriting: Option<(u32, u32)>,
+    /// Slots of the reserve that were.
+    pub prewritten: HashSet<u32>,
     pub next_incarnation: u64,
     pub tick: u64,
 }

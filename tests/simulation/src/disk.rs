@@ -45,8 +45,8 @@ impl Power {
 
 #[derive(Default)]
 struct State {
-    /// What a read sees.
-    view: HashMap<u64, [u8; BLOCK]>,
+    /// Blocks that a read sees otherwise than `durable`: written and not flushed.
+    cache: HashMap<u64, [u8; BLOCK]>,
     /// What survives a power cut.
     durable: HashMap<u64, [u8; BLOCK]>,
     /// By sector: all that was written to it since the last flush.
@@ -85,13 +85,22 @@ impl SimDisk {
             let version = versions[dice.below(versions.len() as u64) as usize];
             put_sector(&mut s.durable, sector, &version);
         }
-        s.view = s.durable.clone();
+        s.cache.clear();
         s.fail_flush = false;
     }
 
     /// The next flush fails, and what was to be flushed may be lost unseen.
     pub fn break_flush(&self) {
         self.state().fail_flush = true;
+    }
+
+    /// Some blocks become garbage for good.
+    pub fn ruin(&self, blocks: std::ops::Range<u64>) {
+        let mut s = self.state();
+        for block in blocks {
+            s.cache.remove(&block);
+            s.durable.insert(block, [0xbd; BLOCK]);
+        }
     }
 
     /// Changes one byte of a block that was written and is not dirty. False if there is none.
@@ -107,7 +116,6 @@ impl SimDisk {
         let at = dice.below(BLOCK as u64) as usize;
         let bit = 1 << dice.below(8);
         s.durable.get_mut(&block)?[at] ^= bit;
-        s.view.get_mut(&block)?[at] ^= bit;
         Some(block)
     }
 }
@@ -132,7 +140,8 @@ impl Disk for SimDisk {
         self.power.spend()?;
         let s = self.state();
         for (i, block) in into.chunks_exact_mut(BLOCK).enumerate() {
-            match s.view.get(&(at / BLOCK as u64 + i as u64)) {
+            let no = at / BLOCK as u64 + i as u64;
+            match s.cache.get(&no).or_else(|| s.durable.get(&no)) {
                 Some(b) => block.copy_from_slice(b),
                 None => block.fill(0),
             }
@@ -147,8 +156,10 @@ impl Disk for SimDisk {
         let first = at / SECTOR as u64;
         for (sector, part) in (first..).zip(bytes.chunks_exact(SECTOR)) {
             let part: &[u8; SECTOR] = part.try_into().expect("exact");
-            put_sector(&mut s.view, sector, part);
             s.dirty.entry(sector).or_default().push(*part);
+        }
+        for (no, block) in (at / BLOCK as u64..).zip(bytes.chunks_exact(BLOCK)) {
+            s.cache.insert(no, block.try_into().expect("exact"));
         }
         Ok(())
     }
@@ -159,14 +170,12 @@ impl Disk for SimDisk {
         if std::mem::take(&mut s.fail_flush) {
             // As some kernels do: the error is told once, the pages are called clean, the data is gone.
             s.dirty.clear();
-            s.view = s.durable.clone();
+            s.cache.clear();
             return Err(io::Error::other("flush failed"));
         }
-        let dirty = std::mem::take(&mut s.dirty);
-        for (sector, versions) in dirty {
-            let last = versions.last().expect("a dirty sector was written");
-            put_sector(&mut s.durable, sector, last);
-        }
+        s.dirty.clear();
+        let cache = std::mem::take(&mut s.cache);
+        s.durable.extend(cache);
         Ok(())
     }
 }

@@ -496,6 +496,13 @@ impl World {
         }
         self.engine = None;
         self.waits.clear();
+        if power && self.dice.one_in(16) {
+            // Both catalogues are lost on both disks: they are a cache.
+            self.say(|| "the catalogues are lost".into());
+            self.disks.iter().for_each(|d| d.power_cycle(&mut self.dice));
+            let areas = 64..64 + 2 * CATALOGUE / BLOCK as u64;
+            self.disks.iter().for_each(|d| d.ruin(areas.clone()));
+        }
         self.reopen(power)
     }
 

@@ -16,6 +16,8 @@ pub mod batch;
 pub mod catalogue;
 pub mod segment;
 pub mod superblock;
+#[cfg(test)]
+mod tests;
 
 use crate::{Hash32, Malformed};
 
