@@ -12,6 +12,9 @@ use anyhow::{Context, Result, ensure};
 /// Bytes of a needle: long enough never to occur by chance.
 pub const NEEDLE: usize = 32;
 
+/// Bits of a position in the filter: few enough for the processor's cache, many enough to reject.
+const FILTER: u32 = 20;
+
 /// Needles, and a filter over their first four bytes that rejects nearly everything else.
 #[derive(Debug)]
 pub struct Finder {
@@ -34,7 +37,7 @@ pub struct Seen {
 impl Finder {
     /// For these needles.
     pub fn new(needles: &[[u8; NEEDLE]]) -> Self {
-        let mut finder = Self { filter: vec![0; 1 << 10], by_start: HashMap::new(), needles: needles.len() };
+        let mut finder = Self { filter: vec![0; 1 << (FILTER - 6)], by_start: HashMap::new(), needles: needles.len() };
         for needle in needles {
             let start = [needle[0], needle[1], needle[2], needle[3]];
             let slot = slot(start);
@@ -51,8 +54,8 @@ impl Finder {
 
     /// Calls `seen` for each occurrence in one slice.
     fn each(&self, bytes: &[u8], mut seen: impl FnMut(&[u8; NEEDLE])) {
-        for (at, w) in bytes.windows(4).enumerate() {
-            let start = [w[0], w[1], w[2], w[3]];
+        for (at, start) in bytes.windows(4).enumerate() {
+            let start: [u8; 4] = start.try_into().expect("a window of four");
             let slot = slot(start);
             if self.filter[slot >> 6] >> (slot & 63) & 1 == 1
                 && let Some(candidates) = self.by_start.get(&start)
@@ -168,7 +171,7 @@ fn range(line: &str) -> Option<(u64, u64)> {
 }
 
 fn slot(start: [u8; 4]) -> usize {
-    (u32::from_le_bytes(start).wrapping_mul(0x9e37_79b1) >> 16) as usize
+    (u32::from_le_bytes(start).wrapping_mul(0x9e37_79b1) >> (32 - FILTER)) as usize
 }
 
 /// The files that a process has mapped: its program and libraries.
@@ -224,7 +227,12 @@ fn needle_near(file: &Path, at: u64) -> Result<Option<[u8; NEEDLE]>> {
     Ok(bytes.as_chunks::<NEEDLE>().0.iter().find(|c| varied(c)).copied())
 }
 
+/// Not something that other files have as well, and beginning so that few places look alike.
 fn varied(bytes: &[u8; NEEDLE]) -> bool {
+    let [a, b, c, d, ..] = bytes;
+    if [b, c, d].contains(&a) || [c, d].contains(&b) || c == d {
+        return false;
+    }
     let mut seen = [false; 256];
     bytes.iter().for_each(|b| seen[usize::from(*b)] = true);
     seen.iter().filter(|s| **s).count() >= 16
