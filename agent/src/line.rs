@@ -230,7 +230,9 @@ pub fn health(target: &Target, identity: &Identity) -> Result<Health> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut connection = connect(target, identity).await?;
-        match connection.ask(&Request::Health).await? {
+        let answer = connection.ask(&Request::Health).await?;
+        _ = connection.writer.close().await;
+        match answer {
             Response::Health(health) => Ok(health),
             _ => Err(anyhow!("the appliance answered something else than was asked; tell the authority")),
         }

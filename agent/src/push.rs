@@ -29,6 +29,8 @@ use crate::{
 pub const STANDARD_INPUT: &str = "-";
 /// The record of a stream is synced at least so often.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// And written, which a killed agent needs, so often.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
 
 /// How to push.
 pub struct Settings {
@@ -128,8 +130,8 @@ impl Pusher<'_> {
         spool.finish();
         let mut draining = Draining { ledger: Ledger::new(&self.home.dir, &spool, state), tell: self.tell };
         self.line(&state, &spool).run(&mut draining)?;
-        let ledger = draining.ledger;
-        ledger.state.save(&self.home.dir, true)?;
+        let mut ledger = draining.ledger;
+        ledger.save(true)?;
         let next = ledger.epoch.checked_add(1).context("this stream has had all its epochs: push with --new-generation")?;
         Ok((ledger.state, next, resumed))
     }
@@ -160,8 +162,9 @@ impl Pusher<'_> {
         // If the line failed, the copy failed because of it.
         sent?;
         let pushed = pushed?;
+        pushing.ledger.save(true)?;
+        spool.reset(spool.acknowledged()).into_iter().for_each(Kept::release);
         let state = pushing.ledger.state;
-        state.save(&self.home.dir, true)?;
         cache.commit()?;
         Ok((pushed, state))
     }
@@ -205,12 +208,13 @@ struct Ledger {
     state: State,
     /// The last epoch that the embassy is known to hold.
     epoch: u32,
+    saved: Instant,
     synced: Instant,
 }
 
 impl Ledger {
     fn new(home: &Path, spool: &Arc<Spool>, state: State) -> Self {
-        Self { home: home.to_owned(), spool: spool.clone(), state, epoch: 0, synced: Instant::now() }
+        Self { home: home.to_owned(), spool: spool.clone(), state, epoch: 0, saved: Instant::now(), synced: Instant::now() }
     }
 
     fn note(&mut self) -> Result<()> {
@@ -228,9 +232,20 @@ impl Ledger {
                 }
             }
         }
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.state.save(&self.home, true)?;
-            self.synced = Instant::now();
+        if self.saved.elapsed() >= SAVE_EVERY {
+            let sync = self.synced.elapsed() >= SYNC_EVERY;
+            self.save(sync)?;
+        }
+        Ok(())
+    }
+
+    /// First the record, then the spool's files: a kill between loses nothing.
+    fn save(&mut self, sync: bool) -> Result<()> {
+        self.state.save(&self.home, sync)?;
+        self.spool.forget();
+        self.saved = Instant::now();
+        if sync {
+            self.synced = self.saved;
         }
         Ok(())
     }

@@ -72,11 +72,12 @@ pub fn restore(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     fs::create_dir_all(wish.to).with_context(|| format!("cannot make {}", wish.to.display()))?;
     let (stream, opened, broken) = runtime.block_on(async {
-        let mut connection = connect(target, &identity).await.map_err(explain)?;
+        let mut connection = explained(connect(target, &identity).await)?;
         let keys = keys(&mut connection, grant.hash).await?;
         let stream = choose(list(&mut connection, &dataset).await?, wish.generation, &dataset)?;
         let mut intake = Intake::new(&site.statement.site, &dataset, stream.stream, authority, staging(wish.to)?);
         let broken = read_all(&mut connection, grant.hash, &dataset, &stream, &mut intake, fetched).await?;
+        _ = connection.writer.close().await;
         let opened = intake.finish(|binding| sealer(reader, binding, &grant.hash, &keys))?;
         anyhow::Ok((stream, opened, broken))
     })?;
@@ -123,13 +124,14 @@ fn covered(grant: &Grant, wanted: Option<&Name>) -> Result<Name> {
     }
 }
 
-fn explain(e: DoorError) -> anyhow::Error {
-    let sealed = matches!(&e, DoorError::Refused(r) if r.code == Code::Sealed) || matches!(e, DoorError::NotAdmitted(_));
-    let r: Result<(), anyhow::Error> = Err(e.into());
-    match sealed {
-        true => r.next("the grant must be approved by its quorum first (hoidla-custodian approve), and ends by itself").unwrap_err(),
-        false => r.unwrap_err(),
+/// Says what to do about a reader that isn't let in, or a grant that isn't open.
+fn explained<T>(answer: Result<T, DoorError>) -> Result<T> {
+    match &answer {
+        Err(DoorError::NotAdmitted(_)) => {}
+        Err(DoorError::Refused(r)) if r.code == Code::Sealed => {}
+        _ => return Ok(answer?),
     }
+    answer.next("the grant must be approved by its quorum first (hoidla-custodian approve), and it ends by itself")
 }
 
 async fn keys(connection: &mut Connection, grant: Hash32) -> Result<Vec<Key>> {
@@ -141,7 +143,7 @@ async fn keys(connection: &mut Connection, grant: Hash32) -> Result<Vec<Key>> {
         }
         _ => Err(Broken::Protocol("something else among keys").into()),
     };
-    connection.ask_parts(&Request::Keys { grant }, take).await.map_err(explain)?;
+    explained(connection.ask_parts(&Request::Keys { grant }, take).await)?;
     Ok(keys)
 }
 
@@ -154,7 +156,7 @@ async fn list(connection: &mut Connection, dataset: &Name) -> Result<Vec<StreamE
         }
         _ => Err(Broken::Protocol("something else in a listing").into()),
     };
-    connection.ask_parts(&Request::List { dataset: dataset.clone() }, take).await.map_err(explain)?;
+    explained(connection.ask_parts(&Request::List { dataset: dataset.clone() }, take).await)?;
     Ok(streams)
 }
 
@@ -191,7 +193,7 @@ async fn read_all(
             }
             _ => Err(Broken::Protocol("other bytes than were asked for").into()),
         };
-        connection.ask_parts(&request, take).await.map_err(explain)?;
+        explained(connection.ask_parts(&request, take).await)?;
         if let Some(e) = failed {
             return Ok(Some(format!("{e:#}")));
         }

@@ -111,6 +111,8 @@ struct Inner {
     failed: Option<String>,
     /// What the last acknowledgements covered, for the state.
     seen: Vec<About>,
+    /// Files that go when the state is written down.
+    retired: Vec<Arc<Part>>,
 }
 
 /// What stands at an offset.
@@ -156,6 +158,7 @@ impl Spool {
             ended: false,
             failed: None,
             seen: vec![],
+            retired: vec![],
         };
         let mut files: Vec<_> = fs::read_dir(dir)?.filter_map(|e| e.ok().map(|e| e.path())).collect();
         files.sort();
@@ -273,7 +276,9 @@ impl Spool {
             inner.in_memory -= kept.memory.as_ref().map_or(0, |m| m.len());
             inner.acknowledged = kept.about.after;
             inner.seen.push(kept.about);
-            kept.release();
+            if inner.frames.front().is_none_or(|next| !Arc::ptr_eq(&next.file, &kept.file)) {
+                inner.retired.push(kept.file);
+            }
         }
         if inner.acknowledged.length != offset {
             bail!("the embassy acknowledged half a frame, which it can't: stop, and tell the authority");
@@ -310,6 +315,12 @@ impl Spool {
     /// What was acknowledged since this was asked last.
     pub fn take_seen(&self) -> Vec<About> {
         std::mem::take(&mut self.lock().seen)
+    }
+
+    /// What is acknowledged was written down: its files can go.
+    pub fn forget(&self) {
+        let retired = std::mem::take(&mut self.lock().retired);
+        retired.into_iter().for_each(release);
     }
 
     /// Empties the spool; the stream stands at `stands`. Gives what it held.
@@ -481,6 +492,7 @@ mod tests {
         spool.fail("the line is gone");
         assert_eq!(spool.wait_for_room(), Err("the line is gone".into()));
         spool.acknowledge(50 << 20).unwrap();
+        spool.forget();
         assert!(fs::read_dir(dir.path()).unwrap().count() <= 1, "acknowledged files are removed, but the one being written");
     }
 }

@@ -153,7 +153,8 @@ fn a_reader_refuses_what_is_not_signed() {
     e.push(&home, &root).unwrap();
     let good = e.store().only().clone();
     let granted = e.granted();
-    let tries = |change: &dyn Fn(&mut Vec<(u32, Vec<u8>)>)| {
+    type Frames = Vec<(u32, Vec<u8>)>;
+    let tries = |change: &dyn Fn(&mut Frames)| {
         let mut bad = good.clone();
         change(&mut bad.frames);
         *e.store().only() = bad;

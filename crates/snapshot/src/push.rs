@@ -33,7 +33,7 @@ use crate::{
 /// The most lines kept of what was left out or changed; all are counted.
 const MOST_NOTES: usize = 1000;
 /// How many messages may be ahead of what the index wrote down.
-const WRITE_DOWN_EVERY: u32 = 64;
+const WRITE_DOWN_EVERY: u32 = 8;
 
 /// What is copied.
 pub enum Source<'a> {
@@ -166,7 +166,10 @@ pub fn push(
         };
         let taken = writer.consume(results, give_back);
         let walked = reader.join().expect("the reader doesn't panic");
-        taken?;
+        if let Err(e) = taken {
+            writer.write_down()?; // what was handed on is kept all the same
+            return Err(e);
+        }
         writer.finish(walked?, began)
     })
 }
@@ -358,15 +361,16 @@ impl<'a> Assembler<'a> {
         self.fresh += raw.len() as u64;
         self.progress.fresh.fetch_add(raw.len() as u64, Ordering::Relaxed);
         self.progress.stored.fetch_add(pressed.map_or(raw.len(), <[u8]>::len) as u64, Ordering::Relaxed);
-        let handed_on = self.packer.number();
-        let mut index = self.index();
-        index.insert(id, known);
-        if handed_on >= self.written_down + WRITE_DOWN_EVERY {
-            index.write_down(known.place.run, handed_on)?;
-            drop(index);
-            self.written_down = handed_on;
+        self.index().insert(id, known);
+        if self.packer.number() >= self.written_down + WRITE_DOWN_EVERY {
+            self.write_down()?;
         }
         Ok(known)
+    }
+
+    fn write_down(&mut self) -> Result<(), SnapshotError> {
+        self.written_down = self.packer.number();
+        self.index().write_down(self.packer.run(), self.written_down)
     }
 
     fn index(&self) -> MutexGuard<'a, &'a mut Index> {

@@ -13,9 +13,11 @@ use hoidla_snapshot::{
     Cache, GenerationKey, Index, Messages, Only, Options, Progress, Pushed, Restored, SnapshotError, Source, push, restore,
 };
 
+type ByAddress = HashMap<(u32, u32), Arc<Vec<u8>>>;
+
 /// A stream, opened.
 #[derive(Default)]
-pub struct Stream(pub Mutex<HashMap<(u32, u32), Arc<Vec<u8>>>>);
+pub struct Stream(pub Mutex<ByAddress>);
 
 impl Messages for Stream {
     fn message(&self, run: u32, number: u32) -> Result<Arc<Vec<u8>>, SnapshotError> {
