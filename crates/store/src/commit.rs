@@ -150,7 +150,7 @@ impl<P: Pool> Engine<P> {
             number: link.number,
             incarnation: draft.incarnation,
             run: self.superblock.run,
-            run_first: self.run_first,
+            run_first: self.superblock.run_first,
             commit,
             mark,
             checkpoint: self.superblock.checkpoint,

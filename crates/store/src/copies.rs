@@ -130,6 +130,11 @@ impl<P: Pool> Copies<P> {
             let header = block.and_then(|b| SegmentHeader::from_block(b).ok()).filter(|(h, _)| h.slot == slot && accept(h));
             match (header, &found) {
                 (Some(h), None) if self.is_trusted(*no) => found = Some(h),
+                // Of a slot that was taken into use again only one copy may know.
+                (Some(h), Some(f)) if h.0.incarnation > f.0.incarnation && self.is_trusted(*no) => {
+                    found = Some(h);
+                    missing = true;
+                }
                 (Some(h), Some(f)) if h.1 == f.1 => {}
                 _ => missing = true,
             }
@@ -288,7 +293,11 @@ impl<P: Pool> Copies<P> {
 
     pub fn flush_all(&self) -> Result<(), ReadError> {
         for (no, disk) in &self.disks {
-            disk.flush().map_err(|e| ReadError::Repair { disk: *no, what: format!("disk {no}: flush after repair"), why: e.to_string() })?;
+            disk.flush().map_err(|e| ReadError::Repair {
+                disk: *no,
+                what: format!("disk {no}: flush after repair"),
+                why: e.to_string(),
+            })?;
         }
         Ok(())
     }

@@ -43,7 +43,6 @@ pub struct Engine<P: Pool> {
     /// The places that are current.
     pub(crate) current: u64,
     pub(crate) superblock: Superblock,
-    pub(crate) run_first: u64,
     /// What is durable.
     pub(crate) catalogue: Catalogue,
     /// What will be, once all that is under way is durable.
@@ -147,7 +146,8 @@ impl<P: Pool> Engine<P> {
         }
         let lists = self.flying.iter_mut().map(|f| &mut f.waiters).chain([&mut self.building.waiters]);
         for waiters in lists {
-            let same_place = |w: &&Waiter| matches!(w, Waiter::Record { stream, offset, .. } if (*stream, *offset) == (record.stream, record.offset));
+            let same_place =
+                |w: &&Waiter| matches!(w, Waiter::Record { stream, offset, .. } if (*stream, *offset) == (record.stream, record.offset));
             let Some(found) = waiters.iter().find(same_place) else { continue };
             let mut again = found.clone();
             let Waiter::Record { ticket: t, entry, epoch, .. } = &mut again else { continue };
@@ -288,7 +288,17 @@ impl<P: Pool> Engine<P> {
             _ => Where::Somewhere,
         };
         let (incarnation, end) = (segment.incarnation, segment.end);
-        Some(Place { slot, incarnation, end, at, stream, offset, geometry: self.superblock.geometry, copies: self.current, pin: self.space.pin(slot) })
+        Some(Place {
+            slot,
+            incarnation,
+            end,
+            at,
+            stream,
+            offset,
+            geometry: self.superblock.geometry,
+            copies: self.current,
+            pin: self.space.pin(slot),
+        })
     }
 
     /// The next segment with number `from` or above that holds something, for verification;

@@ -90,7 +90,7 @@ impl<P: Pool> Engine<P> {
         let (sequence, reserve) = (self.superblock.checkpoint + 1, self.next_reserve());
         // Slots whose first commit is under way must be looked at too, should it have been flushed.
         let looked_at = reserve.iter().chain(&self.space.ahead).copied().collect();
-        let bytes = self.catalogue.to_disk(sequence, self.superblock.run, self.run_first, looked_at).to_bytes();
+        let bytes = self.catalogue.to_disk(sequence, self.superblock.run, self.superblock.run_first, looked_at).to_bytes();
         self.since_checkpoint = 0;
         if bytes.len() > self.superblock.geometry.catalogue_blocks as usize * BLOCK {
             tracing::error!("the catalogue has outgrown its area; no more segments can be opened");
@@ -207,7 +207,8 @@ impl<P: Pool> Engine<P> {
         let written = job.superblock.as_ref().map_or(0, |s| s.membership);
         if !job.bytes.is_empty() && !self.options.faulty(Fault::ReuseBeforeCheckpoint) {
             let taken = std::mem::take(&mut self.space.taken);
-            self.space.reserve = job.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();
+            self.space.reserve =
+                job.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();
         }
         if self.raising && written == self.superblock.membership {
             match self.counters.raise_membership(written) {

@@ -126,7 +126,13 @@ fn hex(bytes: &[u8]) -> String {
 impl<P: Pool> Engine<P> {
     /// Lays an empty store on `disks` (one copy each); everything on them is lost. `store` is
     /// 16 random bytes that name it. The counter goes on from where it is.
-    pub fn format(disks: &[Arc<dyn Disk>], store: [u8; 16], layout: Layout, pool: &P, counters: &mut dyn Counters) -> Result<(), OpenError> {
+    pub fn format(
+        disks: &[Arc<dyn Disk>],
+        store: [u8; 16],
+        layout: Layout,
+        pool: &P,
+        counters: &mut dyn Counters,
+    ) -> Result<(), OpenError> {
         let places = disks.len();
         let size = disks.iter().map(|d| d.size()).min().filter(|_| places <= usize::from(Superblock::MOST_PLACES));
         let smallest = disks.iter().min_by_key(|d| d.size()).map_or(String::new(), |d| d.name());
@@ -148,6 +154,7 @@ impl<P: Pool> Engine<P> {
             base,
             members,
             run: 0,
+            run_first: 1,
             checkpoint: 1,
         };
         let reserve = (0..geometry.slots.min(64)).collect();
@@ -206,7 +213,6 @@ impl<P: Pool> Engine<P> {
             disks,
             current: superblock.members,
             superblock,
-            run_first: catalogue.commit + 1,
             ahead: HashMap::new(),
             frontier: catalogue.frontier.clone(),
             next_commit: catalogue.commit + 1,
@@ -293,8 +299,7 @@ fn open_with<P: Pool>(
 
     let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry);
     let newest_run = present().map(|(_, s)| s.run).max().unwrap_or(0);
-    let only_begun = present().filter(|(i, s)| !counts(*i, s)).fold(0u64, |m, (i, _)| m | 1 << i);
-    let checkpoint = read_catalogue(&disks, current, only_begun, &superblock, pool)?;
+    let checkpoint = read_catalogue(&disks, current, &superblock, pool)?;
     let mut recovered = recovery::recover(&copies, &superblock, checkpoint, options, &mut opened)?;
 
     let back = if options.resync { stale } else { 0 };
@@ -319,15 +324,14 @@ fn open_with<P: Pool>(
     superblock.sequence = present().map(|(_, s)| s.sequence).max().unwrap_or(0) + 1;
     superblock.checkpoint = superblock.checkpoint.max(recovered.sequence) + 1;
 
-    let run_first = recovered.catalogue.commit + 1;
+    superblock.run_first = recovered.catalogue.commit + 1;
     recovered.reserve = first_reserve(&recovered.catalogue);
-    let bytes = recovered.catalogue.to_disk(superblock.checkpoint, superblock.run, run_first, recovered.reserve.clone()).to_bytes();
+    let bytes =
+        recovered.catalogue.to_disk(superblock.checkpoint, superblock.run, superblock.run_first, recovered.reserve.clone()).to_bytes();
     let writer = Writer { pool: &**pool, disks: &disks, mask: members };
     writer.area(superblock.geometry.catalogue_at(superblock.checkpoint % 2), &bytes)?;
     writer.superblocks(&superblock)?;
-    counters
-        .raise_membership(superblock.membership)
-        .map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
+    counters.raise_membership(superblock.membership).map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
     Ok((superblock, recovered, opened))
 }
 
@@ -342,7 +346,9 @@ fn newest_that_counts(present: &[&Superblock], counted: u64, options: &Options) 
         return newest(&|_| true).ok_or(OpenError::Count(0));
     }
     // An epoch that was begun and not counted has acknowledged nothing; it is as good as its base.
-    newest(&|s| s.membership == counted).or_else(|| newest(&|s| is_begun(s, counted))).ok_or(OpenError::Stale { found: highest, wanted: counted })
+    newest(&|s| s.membership == counted)
+        .or_else(|| newest(&|s| is_begun(s, counted)))
+        .ok_or(OpenError::Stale { found: highest, wanted: counted })
 }
 
 /// Whether a disk's membership epoch was begun on top of the one that counts, and doesn't count.
@@ -354,24 +360,18 @@ fn first_reserve(c: &Catalogue) -> Vec<u32> {
     (0..c.segments.len() as u32).filter(|s| c.segment(*s).is_none()).take(64).collect()
 }
 
-/// The best catalogue on any current disk that is not older than the superblock says. On disks
-/// whose epoch was only begun, what was written since doesn't count: another disk decides.
-fn read_catalogue<P: Pool>(
-    disks: &Disks,
-    current: u64,
-    only_begun: u64,
-    superblock: &Superblock,
-    pool: &Arc<P>,
-) -> Result<Option<DiskCatalogue>, Trouble> {
+/// The best catalogue on any current disk that is not older than the superblock says, and not of
+/// an opening that was cut short: that may have had fewer disks, and kept what others lack.
+fn read_catalogue<P: Pool>(disks: &Disks, current: u64, superblock: &Superblock, pool: &Arc<P>) -> Result<Option<DiskCatalogue>, Trouble> {
     let mut best: Option<DiskCatalogue> = None;
     let most = superblock.geometry.catalogue_blocks as usize * BLOCK;
-    for (no, disk) in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(i, d)| Some((i, d.as_ref()?))) {
-        let counts = |c: &DiskCatalogue| only_begun >> no & 1 == 0 || c.run <= superblock.run;
+    let counts = |c: &DiskCatalogue| c.sequence >= superblock.checkpoint && c.run <= superblock.run;
+    for disk in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(_, d)| d.as_ref()) {
         for area in 0..2 {
             let at = superblock.geometry.catalogue_at(area) * BLOCK as u64;
             let Some(bytes) = read_area(&**disk, at, most, &**pool)? else { continue };
             let Ok(c) = DiskCatalogue::from_bytes(&bytes) else { continue };
-            if c.sequence % 2 == area && c.sequence >= superblock.checkpoint && counts(&c) && best.as_ref().is_none_or(|b| b.sequence < c.sequence) {
+            if c.sequence % 2 == area && counts(&c) && best.as_ref().is_none_or(|b| b.sequence < c.sequence) {
                 best = Some(c);
             }
         }

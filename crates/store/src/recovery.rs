@@ -100,7 +100,8 @@ fn after_checkpoint<P: Pool>(
     }
     let first_new = catalogue.next_incarnation;
     for slot in d.reserve.iter().filter(|s| **s < superblock.geometry.slots) {
-        let new = |h: &hoidla_format::disk::segment::SegmentHeader| h.store == superblock.store && h.run == d.run && h.incarnation >= first_new;
+        let new =
+            |h: &hoidla_format::disk::segment::SegmentHeader| h.store == superblock.store && h.run == d.run && h.incarnation >= first_new;
         starts.extend(start_of(copies, *slot, new, catalogue, out)?);
     }
     starts.sort_by_key(|s| s.slot);
@@ -111,7 +112,12 @@ fn after_checkpoint<P: Pool>(
     Ok(found)
 }
 
-fn everything<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &mut Catalogue, out: &mut Checked) -> Result<Vec<Found>, ReadError> {
+fn everything<P: Pool>(
+    copies: &Copies<P>,
+    superblock: &Superblock,
+    catalogue: &mut Catalogue,
+    out: &mut Checked,
+) -> Result<Vec<Found>, ReadError> {
     let mut found = Vec::new();
     for slot in 0..superblock.geometry.slots {
         if let Some(start) = start_of(copies, slot, |h| h.store == superblock.store, catalogue, out)? {
@@ -119,7 +125,8 @@ fn everything<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &
         }
     }
     // What a later run cut, or began anew under the same numbers, is not to come back.
-    let runs: BTreeMap<u64, u64> = found.iter().map(|f| (f.part.head.run, f.part.head.run_first)).collect();
+    let mut runs: BTreeMap<u64, u64> = found.iter().map(|f| (f.part.head.run, f.part.head.run_first)).collect();
+    runs.insert(superblock.run, superblock.run_first);
     found.retain(|f| runs.range(f.part.head.run + 1..).all(|(_, first)| f.part.head.commit < *first));
     Ok(found)
 }

@@ -75,7 +75,13 @@ fn read_moved<P: Pool>(copies: &Copies<P>, batch: &Batch) -> Result<Moved<P>, Re
 }
 
 /// Blocks of a batch from a copy in which all of `records` are good; repairs once if none is.
-fn read_good<P: Pool>(copies: &Copies<P>, batch: &Batch, first: usize, count: usize, records: &[(&Entry, usize)]) -> Result<BlocksOf<P>, ReadError> {
+fn read_good<P: Pool>(
+    copies: &Copies<P>,
+    batch: &Batch,
+    first: usize,
+    count: usize,
+    records: &[(&Entry, usize)],
+) -> Result<BlocksOf<P>, ReadError> {
     for repaired in [false, true] {
         for (_, disk) in &copies.disks {
             let Some(buffer) = copies.read(&**disk, batch.slot, batch.block + first as u32, count)? else { continue };
@@ -95,9 +101,7 @@ impl<P: Pool> Engine<P> {
     /// A closed segment that is worth rewriting, and not yet taken; it is then.
     pub fn sparse(&mut self) -> Option<SegmentRef> {
         let most = u64::from(self.superblock.geometry.segment_blocks) * BLOCK as u64 / 2;
-        let sparse = |s: &crate::catalogue::Segment| {
-            matches!(s.shape, Shape::Closed(_)) && !s.dense && u64::from(s.payload) * 1024 < most
-        };
+        let sparse = |s: &crate::catalogue::Segment| matches!(s.shape, Shape::Closed(_)) && !s.dense && u64::from(s.payload) * 1024 < most;
         let mut seen = std::collections::HashMap::<u32, (u32, u32)>::new();
         for (slot, s) in (0u32..).zip(&self.catalogue.segments) {
             let Some(s) = s.as_ref().filter(|s| sparse(s) && !self.rewriting.contains(&slot)) else { continue };

@@ -8,8 +8,8 @@ use std::{
 
 use hoidla_format::{Hash32, StreamId};
 use hoidla_store::{
-    Appended, BLOCK, Disk, Engine, Event, Fault, Layout, MOST_BUFFER, Op, OpenError, Opened, Options, Pool, Reader, Record, Refused, Request,
-    Ticket,
+    Appended, BLOCK, Disk, Engine, Event, Fault, Layout, MOST_BUFFER, Op, OpenError, Opened, Options, Pool, Reader, Record, Refused,
+    Request, Ticket,
 };
 
 use crate::{
@@ -283,7 +283,9 @@ impl World {
     fn append(&mut self, id: StreamId, epoch: u32, offset: u64, bytes: &[u8]) -> Result<Result<Appended, Refused>, Broken> {
         let generation = self.model.streams[&id].generation.clone();
         // Whoever submits leaves half of the pool to the engine.
-        let Some(mut buffer) = (self.memory.out() < 32).then(|| self.memory.take(bytes.len())).flatten() else { return Ok(Err(Refused::Busy)) };
+        let Some(mut buffer) = (self.memory.out() < 32).then(|| self.memory.take(bytes.len())).flatten() else {
+            return Ok(Err(Refused::Busy));
+        };
         buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
         let blocks = hoidla_store::Buffer::freeze(buffer, bytes.len());
         let record = Record { generation, stream: id, epoch, offset, len: bytes.len() as u32, hash: hash(bytes), blocks };
@@ -315,8 +317,15 @@ impl World {
                 let mut buffer = Memory::new(1).take(bytes.len()).expect("a fresh pool");
                 buffer.as_mut()[..bytes.len()].copy_from_slice(&bytes);
                 let blocks = hoidla_store::Buffer::freeze(buffer, bytes.len());
-                let record =
-                    Record { generation, stream: id, epoch: sent.epoch, offset: sent.offset, len: bytes.len() as u32, hash: hash(&bytes), blocks };
+                let record = Record {
+                    generation,
+                    stream: id,
+                    epoch: sent.epoch,
+                    offset: sent.offset,
+                    len: bytes.len() as u32,
+                    hash: hash(&bytes),
+                    blocks,
+                };
                 let compared = self.reader().compare(&place, &record).map_err(|e| ("bytes", e.to_string()))?;
                 compared.is_ok()
             }
@@ -324,7 +333,11 @@ impl World {
             Err(Refused::Busy) => return Ok(()),
             Err(other) => return Err(("refusals", other.to_string())),
         };
-        if same == forked { Err(("forks", format!("stream {id} at {}: forked {forked}, taken for the same {same}", sent.offset))) } else { Ok(()) }
+        if same == forked {
+            Err(("forks", format!("stream {id} at {}: forked {forked}, taken for the same {same}", sent.offset)))
+        } else {
+            Ok(())
+        }
     }
 
     fn close_epoch(&mut self) -> Result<(), Broken> {
@@ -567,7 +580,13 @@ impl World {
         self.check_all()?;
         self.model.log = Some(self.engine().log_head());
         self.current = self.engine().current().into_iter().collect();
-        let alarmed: Vec<_> = self.model.streams.keys().copied().filter(|id| self.engine.as_ref().is_some_and(|e| e.state(*id).is_some_and(|s| s.alarm.is_some()))).collect();
+        let alarmed: Vec<_> = self
+            .model
+            .streams
+            .keys()
+            .copied()
+            .filter(|id| self.engine.as_ref().is_some_and(|e| e.state(*id).is_some_and(|s| s.alarm.is_some())))
+            .collect();
         alarmed.into_iter().try_for_each(|id| self.readmit(id))
     }
 

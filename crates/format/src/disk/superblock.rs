@@ -28,6 +28,8 @@ pub struct Superblock {
     pub members: u64,
     /// Raised with each opening of the store, from 1.
     pub run: u64,
+    /// The first commit of that run: what an earlier run wrote from it on was cut.
+    pub run_first: u64,
     /// The catalogue checkpoint that counts; it or the next one must be found.
     pub checkpoint: u64,
 }
@@ -52,7 +54,8 @@ impl Superblock {
         let mut w = Writer::with_header(Kind::Superblock, VERSION);
         w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.places);
         w.u32(self.geometry.segment_blocks).u32(self.geometry.catalogue_blocks).u32(self.geometry.slots);
-        w.u64(self.sequence).u64(self.membership).u64(self.base).u64(self.members).u64(self.run).u64(self.checkpoint);
+        w.u64(self.sequence).u64(self.membership).u64(self.base).u64(self.members);
+        w.u64(self.run).u64(self.run_first).u64(self.checkpoint);
         let mut block = [0; BLOCK];
         let bytes = w.finish();
         block[..bytes.len()].copy_from_slice(&bytes);
@@ -70,13 +73,13 @@ impl Superblock {
         let (place, places) = (r.u8()?, r.u8()?);
         let geometry = Geometry { segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
         let (sequence, membership, base) = (r.u64()?, r.u64()?, r.u64()?);
-        let (members, run, checkpoint) = (r.u64()?, r.u64()?, r.u64()?);
+        let (members, run, run_first, checkpoint) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
         if places > Self::MOST_PLACES || place >= places || members >> (places - 1) > 1 {
             return Err(Malformed::Field("a place that the store doesn't have"));
         }
         if r.rest().iter().any(|b| *b != 0) {
             return Err(Malformed::Field("a superblock's rest must be zero"));
         }
-        Ok(Self { store, place, places, geometry, sequence, membership, base, members, run, checkpoint })
+        Ok(Self { store, place, places, geometry, sequence, membership, base, members, run, run_first, checkpoint })
     }
 }
