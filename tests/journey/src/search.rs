@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::unistd::{Whence, lseek};
 
 /// Bytes of a needle: long enough never to occur by chance.
 pub const NEEDLE: usize = 32;
@@ -111,12 +112,24 @@ impl Finder {
         Ok(Self::new(&left))
     }
 
-    /// Occurrences in a file.
+    /// Occurrences in a file. Holes are zeros, which no needle is made of, and are stepped over.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn search_file(&self, path: &Path) -> Result<Seen> {
-        self.search(File::open(path)?).with_context(|| format!("cannot search {}", path.display()))
+        let mut file = File::open(path)?;
+        let end = file.metadata()?.len();
+        let mut all = Seen { bytes: end, ..Seen::default() };
+        let mut at = 0;
+        while let Some(data) = next(&file, at, Whence::SeekData).filter(|d| *d < end) {
+            at = next(&file, data, Whence::SeekHole).unwrap_or(end);
+            // A needle may begin with the hole's last zeros.
+            let from = data.saturating_sub(NEEDLE as u64 - 1);
+            file.seek(SeekFrom::Start(from))?;
+            let seen = self.search((&file).take(at - from)).with_context(|| format!("cannot search {}", path.display()))?;
+            all.found += seen.found;
+        }
+        Ok(all)
     }
 
     /// Occurrences in all memory of a running process that root may read.
@@ -149,6 +162,11 @@ impl Finder {
         let seen = self.search(&mut reader)?;
         Ok(Seen { hidden: to - from - seen.bytes, ..seen })
     }
+}
+
+/// The next stretch of data, or of hole, from `at`.
+fn next(file: &File, at: u64, what: Whence) -> Option<u64> {
+    lseek(file, at.cast_signed(), what).ok().map(i64::cast_unsigned)
 }
 
 /// Ends at the first page that the kernel refuses.
@@ -266,6 +284,20 @@ mod tests {
             assert_eq!(seen, Seen { bytes: hay.len() as u64, found: 3, hidden: 0 });
         }
         assert_eq!(Finder::new(&[needle(3)]).search(&hay[..]).unwrap().found, 0);
+    }
+
+    #[test]
+    fn what_lies_behind_holes_is_found() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (at, seed) in [(0_u64, 1), (1 << 20, 2), ((1 << 20) + 64, 2), ((4 << 20) - NEEDLE as u64, 3)] {
+            file.as_file().write_all_at(&needle(seed), at).unwrap();
+        }
+        file.as_file().set_len(16 << 20).unwrap();
+        let mut zeros_first = [0; NEEDLE];
+        zeros_first[8..].copy_from_slice(&needle(2)[..NEEDLE - 8]);
+        let finder = Finder::new(&[needle(1), needle(2), needle(3), zeros_first]);
+        assert_eq!(finder.search_file(file.path()).unwrap(), Seen { bytes: 16 << 20, found: 6, hidden: 0 });
     }
 
     #[test]

@@ -279,7 +279,8 @@ impl Stage {
     /// If it cannot be started.
     pub fn start_push(&mut self, path: &Path) -> Result<Pushing> {
         let path = path.to_str().context("the demo needs a PATH that is text")?;
-        let args = ["push", "--home", "home/agent", path];
+        // A small spool, so that a short push lasts long enough for somebody to die in it.
+        let args = ["push", "--home", "home/agent", "--spool-mib", "32", path];
         self.narrator.command(&typed("hoidla-agent", &args));
         if self.narrator.draws() {
             let mut command = self.programs.command("hoidla-agent", &args);
