@@ -1,0 +1,154 @@
+//! What opening and appending refuse, each with its own words.
+
+use std::sync::Arc;
+
+use hoidla_format::{Hash32, StreamId};
+use hoidla_simulation::{
+    disk::{Power, SimDisk},
+    memory::{Memory, Nv},
+};
+use hoidla_store::{
+    Appended, BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, Reader, Record, Refused,
+};
+
+const STORE: [u8; 16] = [1; 16];
+const SEGMENT: u64 = 64 * BLOCK as u64;
+const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64 };
+
+fn disk(name: &str, slots: u64) -> Arc<SimDisk> {
+    Arc::new(SimDisk::new(name, 96 * BLOCK as u64 + slots * SEGMENT, Power::stays()))
+}
+
+fn as_disks(disks: &[&Arc<SimDisk>]) -> Vec<Arc<dyn Disk>> {
+    disks.iter().map(|d| (*d).clone() as Arc<dyn Disk>).collect()
+}
+
+fn format(disks: &[&Arc<SimDisk>], store: [u8; 16], nv: &Nv) {
+    Engine::format(&as_disks(disks), store, LAYOUT, &Memory::new(8), &mut nv.clone()).unwrap();
+}
+
+fn open(disks: &[&Arc<SimDisk>], nv: &Nv) -> Result<(Engine<Memory>, Opened), OpenError> {
+    Engine::open(as_disks(disks), STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), Options::default())
+}
+
+fn record(stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
+    let mut buffer = Memory::new(1).take(bytes.len()).unwrap();
+    buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
+    Record {
+        generation: Generation { dataset: "land".parse().unwrap(), number: 1 },
+        stream: StreamId([stream; 16]),
+        epoch: 1,
+        offset,
+        len: bytes.len() as u32,
+        hash: Hash32(blake3::hash(bytes).into()),
+        blocks: buffer.freeze(bytes.len()),
+    }
+}
+
+/// Carries out all requests in order; the acknowledged ends.
+fn settle(engine: &mut Engine<Memory>) -> Vec<u64> {
+    let disks = engine.disks();
+    while let Some(request) = engine.next_request() {
+        let disk = disks[usize::from(request.disk)].as_ref().unwrap();
+        let outcome = match &request.op {
+            Op::Write { at, blocks } => disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len()),
+            Op::Flush => disk.flush().map(|()| 0),
+        };
+        engine.complete(request.id, outcome);
+    }
+    let events = std::iter::from_fn(|| engine.next_event());
+    events.filter_map(|e| if let Event::Acknowledged(a) = e { Some(a.end) } else { None }).collect()
+}
+
+#[test]
+fn a_disk_of_another_store_is_refused_by_name() {
+    let (a, b, other, blank) = (disk("a", 20), disk("b", 20), disk("strange", 20), disk("blank", 20));
+    let nv = Nv::default();
+    format(&[&a, &b], STORE, &nv);
+    format(&[&other], [2; 16], &Nv::default());
+    let refused = open(&[&a, &other], &nv).err().unwrap();
+    assert!(matches!(&refused, OpenError::Foreign { disk, .. } if disk == "strange"), "{refused}");
+    assert!(matches!(open(&[&a, &blank], &nv).err().unwrap(), OpenError::NotAStore(name) if name == "blank"));
+    assert!(matches!(open(&[&a, &a], &nv).err().unwrap(), OpenError::Twice(..)));
+    assert!(matches!(open(&[], &nv).err().unwrap(), OpenError::Count(0)));
+    assert!(open(&[&b, &a], &nv).is_ok(), "in any order");
+    let small = disk("small", 1);
+    assert!(matches!(
+        Engine::format(&as_disks(&[&small]), STORE, LAYOUT, &Memory::new(8), &mut Nv::default()),
+        Err(OpenError::TooSmall(name)) if name == "small"
+    ));
+}
+
+#[test]
+fn one_disk_missing_goes_on_and_the_stale_one_never_serves_alone() {
+    let (a, b, nv) = (disk("a", 20), disk("b", 20), Nv::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, opened) = open(&[&a], &nv).unwrap();
+    assert_eq!(opened.missing, [1]);
+    assert_eq!(engine.append(record(1, 0, b"degraded"), 1), Ok(Appended::Pending));
+    assert_eq!(settle(&mut engine), [8]);
+    drop(engine);
+    assert!(matches!(open(&[&b], &nv).err().unwrap(), OpenError::Stale { .. }));
+    let (_, opened) = open(&[&a, &b], &nv).unwrap();
+    assert_eq!((opened.missing, opened.resynced), (vec![], vec![1]));
+    let (mut engine, _) = open(&[&b], &nv).unwrap();
+    let place = engine.locate(StreamId([1; 16]), 3).unwrap();
+    let found = Reader::new(engine.disks(), Arc::new(Memory::new(8))).read(&place).unwrap();
+    assert_eq!(found.bytes(), b"degraded");
+}
+
+#[test]
+fn a_full_store_refuses_before_it_acknowledges_and_goes_on() {
+    let (a, nv) = (disk("a", 10), Nv::default());
+    format(&[&a], STORE, &nv);
+    let (mut engine, _) = open(&[&a], &nv).unwrap();
+    let (mut offset, mut acknowledged) = (0, 0);
+    let full = loop {
+        match engine.append(record(1, offset, &[7; 60_000]), offset) {
+            Ok(_) => offset += 60_000,
+            Err(Refused::Busy) => {}
+            Err(other) => break other,
+        }
+        acknowledged = settle(&mut engine).last().copied().unwrap_or(acknowledged);
+    };
+    assert_eq!(full, Refused::Full);
+    assert_eq!(acknowledged, offset, "whatever was taken is kept");
+    engine.close_epoch(StreamId([1; 16]), 1, 5).unwrap();
+    settle(&mut engine);
+    drop(engine);
+    let (engine, _) = open(&[&a], &nv).unwrap();
+    let state = engine.state(StreamId([1; 16])).unwrap();
+    assert_eq!((state.chain.length, state.closed), (offset, 1), "a full store can still close an epoch, and restart");
+}
+
+#[test]
+fn what_is_no_continuation_is_refused() {
+    let (a, nv) = (disk("a", 20), Nv::default());
+    format(&[&a], STORE, &nv);
+    let (mut engine, _) = open(&[&a], &nv).unwrap();
+    assert_eq!(engine.append(record(1, 5, b"x"), 1), Err(Refused::Gap { offset: 5, expected: 0 }));
+    engine.append(record(1, 0, b"first"), 2).unwrap();
+    assert_eq!(engine.append(record(1, 0, b"other"), 3), Err(Refused::Fork { offset: 0 }));
+    assert_eq!(engine.append(record(1, 0, b"first"), 4), Ok(Appended::Pending), "sent again");
+    assert_eq!(engine.append(Record { epoch: 0, ..record(1, 5, b"x") }, 5), Err(Refused::NotARecord("epochs count from 1")));
+    let elsewhere = Generation { dataset: "people".parse().unwrap(), number: 1 };
+    assert_eq!(engine.append(Record { generation: elsewhere, ..record(1, 5, b"x") }, 6), Err(Refused::Foreign));
+    assert_eq!(settle(&mut engine), [5, 5]);
+    let Ok(Appended::Before(place)) = engine.append(record(1, 0, b"other"), 7) else { panic!("it is stored") };
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+    assert_eq!(reader.compare(&place, &record(1, 0, b"other")).unwrap(), Err(Refused::Fork { offset: 0 }));
+    assert_eq!(reader.compare(&place, &record(1, 0, b"first")).unwrap(), Ok(()));
+    engine.close_epoch(StreamId([1; 16]), 1, 8).unwrap();
+    assert_eq!(engine.append(record(1, 5, b"x"), 9), Err(Refused::EpochOver { epoch: 1, next: 2 }));
+    assert_eq!(engine.append(Record { epoch: 2, ..record(1, 5, b"x") }, 10), Ok(Appended::Pending));
+    let g = Generation { dataset: "land".parse().unwrap(), number: 1 };
+    assert_eq!(engine.present(&g, StreamId([1; 16]), 99), Err(Refused::Alarmed { presented: 99 }));
+    settle(&mut engine);
+    drop(engine);
+    let (mut engine, _) = open(&[&a], &nv).unwrap();
+    assert_eq!(engine.present(&g, StreamId([1; 16]), 5), Err(Refused::Alarmed { presented: 99 }), "a restart lifts no alarm");
+    engine.readmit(StreamId([1; 16]), 11).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.present(&g, StreamId([1; 16]), 5).unwrap().chain.length, 6);
+    assert_eq!(engine.present(&g, StreamId([9; 16]), 1), Err(Refused::Alarmed { presented: 1 }), "an unknown stream");
+}
