@@ -35,8 +35,9 @@ demo PATH="":
 # how fast: prints a table and writes target/bench.json
 bench *ARGS:
     cargo build --workspace --bins --release --locked
-    "{{ target }}/release/hoidla-bench" {{ ARGS }}
+    "{{ target }}/release/hoidla-bench" --folder "{{ target }}" {{ ARGS }}
 
 # replays one schedule of the crash simulation by its seed
 sim SEED:
-    cargo test -p hoidla-simulation --locked -- --nocapture {{ SEED }}
+    @cargo build --workspace --all-targets --locked
+    "{{ target }}/debug/hoidla-sim" --seed {{ SEED }}

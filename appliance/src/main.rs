@@ -1,4 +1,5 @@
 //! `hoidlad`: the appliance's one program.
+#![forbid(unsafe_code)]
 
 use std::{fs, path::PathBuf, process::ExitCode};
 

@@ -1,4 +1,5 @@
 //! Plays schedules of the simulated store: one with its trace, or many.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
