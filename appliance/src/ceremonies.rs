@@ -115,7 +115,7 @@ impl Ceremonies {
             let mut inner = self.lock();
             if inner.intake.get(&hash, self.now()).is_none() {
                 let now = self.now();
-                inner.intake.begin(grant, challenge, covered, now).map_err(|e| refused(Code::Busy, e))?;
+                inner.intake.begin(by, grant, challenge, covered, now).map_err(|e| refused(Code::Busy, e))?;
                 inner.secrets.insert(hash, Arc::new(one_time));
             }
         }
@@ -205,9 +205,11 @@ impl Ceremonies {
             let fits = |v: &&Signed<Vault>| v.statement.dataset == share.dataset && v.statement.vault_epoch == share.vault_epoch;
             let vault = self.papers.vaults.iter().find(fits).map(|v| v.statement.clone()).ok_or_else(|| no(&"a share of no vault"))?;
             let _turn = self.turn.lock().await;
+            self.lock().intake.hears(&grant, from, self.now()).map_err(|e| no(&e))?;
             let verdict = self.helpers.check(&one_time, occasion, vault, from.clone(), share.clone()).await;
             verdict.map_err(failed)?.map_err(|why| {
                 tracing::warn!("a bad share: {why}");
+                self.lock().intake.blame(&grant, from);
                 no(&why)
             })?;
         }

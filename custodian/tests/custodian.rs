@@ -295,7 +295,7 @@ fn two_custodians_approve_and_their_shares_are_taken() {
 
     let covered = [&land, &court].map(|d| Covered { vault: d.vault.clone(), roster: stage.roster.clone() }).to_vec();
     let mut intake = Intake::new(1);
-    intake.begin(grant.clone(), asked, covered, Duration::ZERO).unwrap();
+    intake.begin(&name("alpha"), grant.clone(), asked, covered, Duration::ZERO).unwrap();
     for (i, who) in PEOPLE[..2].iter().enumerate() {
         let approval = approval(&name(who), &keys_of(i), &grant.statement, &challenged).unwrap();
         assert_eq!(approval.shares.len(), 2);

@@ -3,8 +3,8 @@
 //! Promises: an approval counts once, for one custodian of the vault's roster, for the grant
 //! and the challenge whose hashes it signs; a bad share names its custodian and changes
 //! nothing; order doesn't matter; a ceremony that is complete, open, sealed or expired takes
-//! no approval; the number of ceremonies side by side is bounded, and one never sees another's
-//! approvals. Time is the caller's monotonic clock. It opens no share itself: `check` does,
+//! no approval; the number of ceremonies side by side is bounded, for each proposer too, and one
+//! never sees another's approvals; who keeps sending bad shares is heard no more. Time is the caller's monotonic clock. It opens no share itself: `check` does,
 //! in the process that holds the one-time key.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,6 +21,12 @@ pub use crate::refusal::IntakeError;
 
 /// The longest time for which approvals of one challenge count: a day.
 pub const LONGEST_CHALLENGE: u32 = 24 * 60 * 60;
+
+/// How many of one proposer's ceremonies may collect approvals at a time, so that one custodian
+/// can't fill the appliance with grants that nobody wants.
+pub const MOST_EACH: usize = 2;
+/// After how many bad shares for one challenge a custodian is refused: each costs a process.
+pub const MOST_BAD: u8 = 3;
 
 /// One vault that a grant covers, with its roster.
 #[derive(Clone)]
@@ -68,10 +74,13 @@ pub struct Progress {
 /// One ceremony: a grant, its challenge, and what custodians have sent.
 pub struct Ceremony {
     grant: Signed<Grant>,
+    proposer: Name,
     challenge: Challenge,
     challenge_hash: Hash32,
     covered: Vec<Covered>,
     approvals: BTreeMap<Name, Approval>,
+    /// Who has sent how many bad shares; only custodians of the vaults stand here.
+    bad: BTreeMap<Name, u8>,
     phase: Phase,
 }
 
@@ -185,7 +194,13 @@ impl Ceremony {
         self.covered.iter().all(|c| self.count(c) >= c.vault.quorum)
     }
 
+    fn hears(&self, from: &Name) -> Result<(), IntakeError> {
+        let bad = self.bad.get(from).copied().unwrap_or(0);
+        if bad < MOST_BAD { Ok(()) } else { Err(IntakeError::Barred(from.clone())) }
+    }
+
     fn verify(&self, from: &Name, note: &[u8]) -> Result<Verified, IntakeError> {
+        self.hears(from)?;
         let key = self.key_of(from).ok_or_else(|| IntakeError::Stranger(from.clone()))?;
         let verifying = VerifyingKey::from_sec1(key).map_err(|_| IntakeError::Stranger(from.clone()))?;
         let approval = hoidla_crypto::sign::open::<Approval>(note, Some(from.as_str()), &verifying)
@@ -253,10 +268,11 @@ impl Intake {
         self.ceremonies.values().filter(move |c| now < c.phase.until())
     }
 
-    /// Begins a ceremony. The caller has checked the grant ([`crate::grant::check`]) and the
-    /// signatures of vaults and rosters.
+    /// Begins a ceremony that `proposer`, whom the door let in, asks for. The caller has checked
+    /// the grant ([`crate::grant::check`]) and the signatures of vaults and rosters.
     pub fn begin(
         &mut self,
+        proposer: &Name,
         grant: Signed<Grant>,
         challenge: Challenge,
         covered: Vec<Covered>,
@@ -269,6 +285,10 @@ impl Intake {
         if self.ceremonies.len() >= self.most {
             return Err(IntakeError::TooMany(self.most));
         }
+        let theirs = |c: &&Ceremony| c.proposer == *proposer && matches!(c.phase, Phase::Collecting { .. });
+        if self.ceremonies.values().filter(theirs).count() >= MOST_EACH {
+            return Err(IntakeError::TooManyOf(proposer.clone()));
+        }
         if challenge.grant != grant.hash
             || challenge.valid_for_seconds > LONGEST_CHALLENGE
             || challenge.appliance != grant.statement.appliance
@@ -280,7 +300,8 @@ impl Intake {
         let until = now + Duration::from_secs(challenge.valid_for_seconds.into());
         let phase = Phase::Collecting { until };
         let hash = grant.hash;
-        let ceremony = Ceremony { grant, challenge, challenge_hash, covered, approvals: BTreeMap::new(), phase };
+        let (approvals, bad) = (BTreeMap::new(), BTreeMap::new());
+        let ceremony = Ceremony { grant, proposer: proposer.clone(), challenge, challenge_hash, covered, approvals, bad, phase };
         Ok(self.ceremonies.entry(hash).or_insert(ceremony))
     }
 
@@ -312,6 +333,19 @@ impl Intake {
         Ok(ceremony.progress())
     }
 
+    /// Whether a custodian's shares are still worth a check: fewer than [`MOST_BAD`] were bad.
+    /// Ask again right before a check that had to wait.
+    pub fn hears(&self, grant: &Hash32, from: &Name, now: Duration) -> Result<(), IntakeError> {
+        self.collecting(grant, now)?.hears(from)
+    }
+
+    /// A verified approval of this custodian carried a bad share.
+    pub fn blame(&mut self, grant: &Hash32, from: &Name) {
+        let Some(ceremony) = self.ceremonies.get_mut(grant) else { return };
+        let bad = ceremony.bad.entry(from.clone()).or_default();
+        *bad = bad.saturating_add(1);
+    }
+
     /// [`Intake::verify`], `check` for each share, [`Intake::accept`].
     pub fn approve(
         &mut self,
@@ -325,7 +359,12 @@ impl Intake {
         let ceremony = self.collecting(grant, now)?;
         for share in verified.shares() {
             let covered = ceremony.covered.iter().find(|c| is_of(share, &c.id())).ok_or_else(|| IntakeError::Shares(from.clone()))?;
-            check(&covered.vault, &ceremony.occasion(), share)?;
+            if let Err(e) = check(&covered.vault, &ceremony.occasion(), share) {
+                if matches!(e, IntakeError::Bad(_)) {
+                    self.blame(grant, from);
+                }
+                return Err(e);
+            }
         }
         self.accept(verified, now)
     }

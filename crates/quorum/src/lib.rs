@@ -8,6 +8,7 @@
 //! * [`derive`](mod@derive): every key that follows from `K_quorum` and `K_tpm`, and the wraps under them;
 //! * [`roster`]: which custodians and thresholds are sane;
 //! * [`dealing`]: making a vault at home;
+//! * [`fingerprint`]: digits to read out by telephone;
 //! * [`grant`]: what a grant may say;
 //! * [`intake`]: one ceremony, approval by approval;
 //! * [`opening`]: from M shares to data keys wrapped for the reader.
@@ -15,6 +16,7 @@
 
 pub mod dealing;
 pub mod derive;
+pub mod fingerprint;
 mod gf256;
 pub mod grant;
 pub mod intake;

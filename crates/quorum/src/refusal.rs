@@ -11,6 +11,9 @@ pub enum IntakeError {
     /// As many ceremonies as the bound allows are under way.
     #[error("{0} ceremonies are under way already: seal one, or wait until one ends")]
     TooMany(usize),
+    /// As many ceremonies as one proposer may have are collecting approvals.
+    #[error("{0} has proposed {most} grants that still collect approvals: seal one of them first", most = crate::intake::MOST_EACH)]
+    TooManyOf(Name),
     /// This grant's ceremony is under way.
     #[error("this grant's ceremony is under way already")]
     UnderWay,
@@ -49,6 +52,9 @@ pub enum IntakeError {
     /// A share is not the one dealt.
     #[error(transparent)]
     Bad(#[from] BadShare),
+    /// Too many bad shares for one challenge.
+    #[error("{0} has sent {most} bad shares for this challenge: another custodian must step in", most = crate::intake::MOST_BAD)]
+    Barred(Name),
     /// The share could not be checked just now.
     #[error("the appliance couldn't check the shares: {0}; approve again")]
     Unchecked(String),

@@ -35,7 +35,7 @@ impl Ceremony {
         let mut intake = Intake::new(2);
         let challenge = challenge(&grant.statement, &one_time);
         let covered = vec![covered(&world.dealing, &world)];
-        let occasion = intake.begin(grant.clone(), challenge, covered, NOON).unwrap().occasion();
+        let occasion = intake.begin(&name("alpha"), grant.clone(), challenge, covered, NOON).unwrap().occasion();
         Self { world, intake, one_time, grant, occasion }
     }
 
@@ -165,7 +165,7 @@ fn approvals_die_with_their_challenge() {
     // The same grant again, as after a reboot: a new challenge.
     let mut again = challenge(&c.grant.statement, &c.one_time);
     again.nonce.0[0] ^= 1;
-    c.intake.begin(c.grant.clone(), again, vec![covered(&c.world.dealing, &c.world)], NOON).unwrap();
+    c.intake.begin(&name("alpha"), c.grant.clone(), again, vec![covered(&c.world.dealing, &c.world)], NOON).unwrap();
     assert_eq!(c.send("delta", old.as_bytes(), NOON), Err(IntakeError::OtherChallenge));
     assert!(c.intake.take(&c.grant.hash, NOON).is_err());
 }
@@ -283,7 +283,7 @@ fn ceremonies_side_by_side_are_bounded_and_apart() {
     let other = signed(&other);
     let begin = |c: &mut Ceremony, grant: &Signed<Grant>, now| {
         let covered = vec![covered(&c.world.dealing, &c.world)];
-        c.intake.begin(grant.clone(), challenge(&grant.statement, &c.one_time), covered, now).map(|x| x.occasion())
+        c.intake.begin(&name("alpha"), grant.clone(), challenge(&grant.statement, &c.one_time), covered, now).map(|x| x.occasion())
     };
     let first = c.grant.clone();
     assert_eq!(begin(&mut c, &first, NOON), Err(IntakeError::UnderWay));
@@ -305,6 +305,61 @@ fn ceremonies_side_by_side_are_bounded_and_apart() {
 }
 
 #[test]
+fn one_proposer_cannot_take_every_place() {
+    let w = World::new();
+    let one_time = hpke::KeyPair::generate();
+    let mut intake = Intake::new(8);
+    let begin = |intake: &mut Intake, who: &str, nonce: u8, now| {
+        let mut grant = w.grant();
+        grant.nonce.0[0] = nonce;
+        let grant = signed(&grant);
+        let begun = intake.begin(&name(who), grant.clone(), challenge(&grant.statement, &one_time), vec![covered(&w.dealing, &w)], now);
+        begun.map(|c| c.occasion().grant)
+    };
+    let first = begin(&mut intake, "alpha", 1, NOON).unwrap();
+    begin(&mut intake, "alpha", 2, NOON).unwrap();
+    let full = IntakeError::TooManyOf(name("alpha"));
+    assert_eq!(begin(&mut intake, "alpha", 3, NOON), Err(full.clone()));
+    assert!(full.to_string().contains("alpha has proposed 2 grants"), "{full}");
+    begin(&mut intake, "bravo", 4, NOON).expect("another's place is free");
+    assert_eq!(begin(&mut intake, "alpha", 3, NOON), Err(full));
+    // An ended one, or one whose challenge has died, counts no more.
+    assert!(intake.end(&first));
+    begin(&mut intake, "alpha", 3, NOON).unwrap();
+    begin(&mut intake, "alpha", 5, NOON + Duration::from_secs(3600)).unwrap();
+}
+
+#[test]
+fn who_sends_three_bad_shares_is_heard_no_more_for_that_challenge() {
+    let mut c = Ceremony::begin();
+    let mut flipped = c.approval("bravo");
+    *flipped.shares[0].sealed.0.last_mut().unwrap() ^= 1;
+    let bad = sign("bravo", &flipped);
+    for _ in 0..3 {
+        assert!(matches!(c.send("bravo", bad.as_bytes(), NOON), Err(IntakeError::Bad(_))));
+    }
+    let barred = Err(IntakeError::Barred(name("bravo")));
+    assert_eq!(c.send("bravo", bad.as_bytes(), NOON), barred);
+    assert_eq!(c.approve("bravo"), barred, "not even a good one");
+    assert_eq!(c.intake.hears(&c.grant.hash, &name("bravo"), NOON), Err(IntakeError::Barred(name("bravo"))));
+    // Malformed or forged approvals are blamed on nobody: they cost no check.
+    for _ in 0..4 {
+        assert_eq!(c.send("alpha", bad.as_bytes(), NOON), Err(IntakeError::Signature(name("alpha"))));
+    }
+    for who in ["alpha", "charlie", "delta"] {
+        c.approve(who).unwrap();
+    }
+    c.open();
+    // Another challenge, another count.
+    c.intake.end(&c.grant.hash);
+    let mut again = challenge(&c.grant.statement, &c.one_time);
+    again.nonce.0[0] ^= 1;
+    let covered = vec![covered(&c.world.dealing, &c.world)];
+    c.occasion = c.intake.begin(&name("alpha"), c.grant.clone(), again, covered, NOON).unwrap().occasion();
+    assert_eq!(c.approve("bravo"), Ok(Progress { have: 1, need: 3 }));
+}
+
+#[test]
 fn only_the_vaults_of_the_grant_with_their_own_roster_begin_a_ceremony() {
     let w = World::new();
     let one_time = hpke::KeyPair::generate();
@@ -313,7 +368,7 @@ fn only_the_vaults_of_the_grant_with_their_own_roster_begin_a_ceremony() {
     let begin = |covered, change: fn(&mut hoidla_format::statements::Challenge)| {
         let mut challenge = challenge(&grant.statement, &one_time);
         change(&mut challenge);
-        Intake::new(2).begin(grant.clone(), challenge, covered, NOON).map(drop)
+        Intake::new(2).begin(&name("alpha"), grant.clone(), challenge, covered, NOON).map(drop)
     };
     let (land, other) = (covered(&w.dealing, &w), covered(&court, &w));
     begin(vec![other.clone(), land.clone()], |_| ()).unwrap();
@@ -345,7 +400,7 @@ fn a_grant_over_two_vaults_needs_both_quorums() {
     let grant = signed(&grant_of(&[&w.dealing, &court]));
     let mut intake = Intake::new(1);
     let both = vec![covered(&w.dealing, &w), Covered { vault: court.vault.clone(), roster: court_roster }];
-    let occasion = intake.begin(grant.clone(), challenge(&grant.statement, &one_time), both, NOON).unwrap().occasion();
+    let occasion = intake.begin(&name("alpha"), grant.clone(), challenge(&grant.statement, &one_time), both, NOON).unwrap().occasion();
     assert_eq!(occasion.challenge, hash(&write(&challenge(&grant.statement, &one_time))));
     let mut send = |who: &str, dealings: &[&Dealing]| {
         let note = sign(who, &approval(who, &occasion, &one_time, dealings));
