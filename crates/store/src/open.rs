@@ -313,7 +313,7 @@ fn open_with<P: Pool>(
     // With a disk away, always: it may hold an epoch that was begun and never counted, and
     // must not count as good once more is acknowledged without it.
     let whole = members == superblock.members && members.count_ones() == u32::from(superblock.places);
-    if (!whole || counted != superblock.membership) && !options.faulty(Fault::KeepMembership) {
+    if (!whole || ![0, superblock.membership].contains(&counted)) && !options.faulty(Fault::KeepMembership) {
         let highest = present().map(|(_, s)| s.membership).max().unwrap_or(0);
         superblock.membership = next_membership(highest.max(counted), members, superblock.places);
         superblock.base = counted;
