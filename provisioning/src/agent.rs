@@ -69,7 +69,7 @@ pub fn issue(home: &Home, request: &Request, passphrase: &PassphraseSource) -> R
     };
     let x509 = agent_certificate(&door, &site.statement.door_root.0, &*keys.door()?)?;
     write_secret(&folder.join("agent.key"), &KeyFile::protect(Role::Agent, agent, &secret, own.as_str())?)?;
-    write_over(&folder.join("agent.txt"), keys.sign(&certificate).as_bytes())?;
+    write_over(&folder.join("agent.txt"), keys.sign(&certificate)?.as_bytes())?;
     write_over(&folder.join("agent.der"), &x509)?;
     write_over(&folder.join("site.txt"), &fs::read(home.site())?)?;
     for vault in &vaults {

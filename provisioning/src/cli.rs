@@ -6,10 +6,12 @@ use anyhow::Result;
 use base64ct::{Base64, Encoding};
 use clap::{Parser, Subcommand};
 use hoidla_cli::{Outcome, Output, PassphraseSource, Screen};
+use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::{
     Name,
     statements::{ApplianceEntry, Door},
 };
+use hoidla_quorum::fingerprint;
 use serde_json::json;
 
 use crate::{agent, deal, enrol, home::Home, release, roster, site};
@@ -212,18 +214,21 @@ fn new_site(home: &Home, name: &Name, appliances: &[ApplianceEntry], passphrase:
     let text = site::new(home, name, appliances, passphrase)?;
     let made = site::read_edited(&home.site_toml(), &text)?;
     let authority = Base64::encode_string(&made.authority.0);
+    let digits = fingerprint::of_key(&VerifyingKey::from_sec1(&made.authority.0)?);
     let mut screen = Screen::new();
     screen.heading(&format!("A new site: {name}"));
     screen.field("site file", &home.site_toml().display().to_string());
     screen.gap().words("The authority's key, for each machine's appliance.toml:").words(&authority);
+    screen.gap().words("Its digits, for custodians to compare by telephone:").words(&digits);
     screen.gap().words("It is a drill site (development = true). Look through the site file, then sign the roster and the site.");
-    output.result(&json!({ "site": name, "site_toml": home.site_toml(), "authority": authority }), screen.text())
+    output.result(&json!({ "site": name, "site_toml": home.site_toml(), "authority": authority, "fingerprint": digits }), screen.text())
 }
 
 fn sign_site(home: &Home, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
     let signed = site::sign(home, passphrase)?;
-    let text = format!("signed {}, serial {}\nhash {}", home.site().display(), signed.serial, signed.hash);
-    output.result(&json!({ "file": home.site(), "serial": signed.serial, "hash": signed.hash }), text)
+    let (file, digits) = (home.site(), &signed.authority);
+    let text = format!("signed {}, serial {}\nhash {}\nauthority {digits}", file.display(), signed.serial, signed.hash);
+    output.result(&json!({ "file": file, "serial": signed.serial, "hash": signed.hash, "fingerprint": digits }), text)
 }
 
 fn sign_roster(home: &Home, request: &roster::Request, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
@@ -234,6 +239,10 @@ fn sign_roster(home: &Home, request: &roster::Request, passphrase: &PassphraseSo
     screen.heading(&format!("Roster {}", signed.name));
     screen.field("opens", &format!("{m} of {n}: {}", names(&signed.custodians).join(", ")));
     screen.field("recovers", &format!("{rm} of {rn}: {}", names(&signed.recovery).join(", ")));
+    screen.gap().words("Each card's digits; the custodian read the same when making the key:");
+    for card in signed.custodians.iter().chain(&signed.recovery) {
+        screen.field(card.name.as_str(), &fingerprint::of_card(card));
+    }
     screen.gap().words(&format!("hash {hash}"));
     screen.gap().words("The hash stands in site.toml now. Next: hoidla-provision site sign");
     let value = json!({ "roster": signed.name, "hash": hash, "quorum": m, "custodians": names(&signed.custodians),

@@ -1,7 +1,8 @@
 //! Dealing: a vault epoch for each dataset, with a half for each appliance.
 //!
 //! Promises: all is computed and tried ([`hoidla_quorum::dealing`]) before the first file is
-//! written; an appliance's halves only grow, unless its TPM was replaced, when they begin anew.
+//! written; an appliance's halves grow, but for those of retired vault epochs, and begin anew
+//! when its TPM was replaced.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,10 @@ use hoidla_quorum::{
     share::VaultId,
 };
 
-use crate::home::{DealingNotes, Home, Keys, write_over};
+use crate::{
+    halves,
+    home::{DealingNotes, Home, Keys, write_over},
+};
 
 /// What to deal.
 pub struct Request {
@@ -112,33 +116,32 @@ fn deal_one(home: &Home, site: &Site, keys: &Keys, dataset: &Name, vault_epoch: 
     dealing::deal(&input, &mut rng).with_context(|| format!("the vault of {dataset} was not dealt"))
 }
 
+/// Signs everything, then writes it.
 fn write(home: &Home, keys: &Keys, site: &Site, appliances: &[ApplianceIdentity], dealt: &[Dealing]) -> Result<()> {
-    for appliance in appliances {
-        let halves = grown(home, keys, site, appliance, dealt)?;
-        write_over(&home.halves(&appliance.name), keys.sign(&halves).as_bytes())?;
+    let grown = |a| Ok((a, halves::sign(keys, &grown(home, keys, site, a, dealt)?)?));
+    let halves: Vec<(&ApplianceIdentity, String)> = appliances.iter().map(grown).collect::<Result<_>>()?;
+    let signed = |d: &Dealing| -> Result<DealingNotes> {
+        Ok(DealingNotes {
+            vault: keys.sign(&d.vault)?,
+            quorum: keys.sign(&d.quorum)?,
+            recovery: keys.sign(&d.recovery)?,
+            wrap: keys.sign(&d.recovery_wrap)?,
+        })
+    };
+    let notes: Vec<DealingNotes> = dealt.iter().map(signed).collect::<Result<_>>()?;
+    for (appliance, note) in halves {
+        write_over(&home.halves(&appliance.name), note.as_bytes())?;
     }
-    for d in dealt {
-        let notes = DealingNotes {
-            vault: keys.sign(&d.vault),
-            quorum: keys.sign(&d.quorum),
-            recovery: keys.sign(&d.recovery),
-            wrap: keys.sign(&d.recovery_wrap),
-        };
-        home.write_dealing(&d.vault, &notes)?;
-    }
-    Ok(())
+    dealt.iter().zip(&notes).try_for_each(|(d, notes)| home.write_dealing(&d.vault, notes))
 }
 
-/// An appliance's halves with those of this dealing added.
+/// An appliance's halves with those of this dealing added, and without those of no more use.
 fn grown(home: &Home, keys: &Keys, site: &Site, appliance: &ApplianceIdentity, dealt: &[Dealing]) -> Result<Halves> {
     let identity = statement::hash(&statement::write(appliance));
     // Halves sealed to a TPM that was replaced are of no use.
     let old = home.halves_of(&appliance.name, &keys.verifying())?.filter(|h| h.statement.identity == identity);
-    let known = home.vaults(&keys.verifying())?;
-    // Nor are those of a dealing that was interrupted before its vault certificate was written.
-    let of_a_vault = |h: &TpmHalf| known.iter().any(|v| v.hash == h.vault);
     let mut halves: Vec<TpmHalf> = old.map(|h| h.statement.halves).unwrap_or_default();
-    halves.retain(of_a_vault);
+    halves.retain(halves::live(home, keys)?);
     halves.extend(dealt.iter().flat_map(|d| &d.halves).filter(|(name, _)| *name == appliance.name).map(|(_, half)| half.clone()));
     Ok(Halves { site: site.site.clone(), appliance: appliance.name.clone(), identity, halves })
 }

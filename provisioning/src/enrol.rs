@@ -9,7 +9,10 @@ use hoidla_cli::{NextStep, PassphraseSource};
 use hoidla_format::{Bytes, Moment, Name, statement, statements::Enrolment};
 use hoidla_verify::Public;
 
-use crate::home::{Home, write_over};
+use crate::{
+    halves,
+    home::{Home, write_over},
+};
 
 /// How this enrolment's TPM was proven.
 pub const TRUSTED: &str = "trusted-on-first-use";
@@ -33,6 +36,7 @@ pub fn enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource) -> Re
         .with_context(|| format!("no halves were dealt for {appliance}"))
         .next("deal first: hoidla-provision deal")?;
     ensure!(halves.statement.identity == identity_hash, "the halves of {appliance} were dealt to another TPM; deal anew");
+    let halves = halves::pruned(home, &keys, halves)?;
     let node = Public::parse(&identity.node.0).context("the identity's node key")?;
     let point = node.point().context("the identity's node key is no signing key")?.to_sec1();
     let now = Moment::now();
@@ -49,6 +53,6 @@ pub fn enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource) -> Re
         certificate: Bytes(certificate),
         issued: now,
     };
-    write_over(&home.enrolment(appliance), keys.sign(&enrolment).as_bytes())?;
+    write_over(&home.enrolment(appliance), keys.sign(&enrolment)?.as_bytes())?;
     Ok(enrolment)
 }

@@ -259,9 +259,17 @@ impl Keys {
         self.release.public()
     }
 
-    /// Signs a statement as the authority.
-    pub fn sign<S: Statement>(&self, statement: &S) -> String {
-        self.authority.statements.sign_statement(AUTHORITY, statement)
+    /// Signs a statement as the authority; refuses one that would be too long to be read again.
+    pub fn sign<S: Statement>(&self, statement: &S) -> Result<String> {
+        let note = self.authority.statements.sign_statement(AUTHORITY, statement);
+        let (long, most) = (note.len(), statement::MOST);
+        ensure!(long <= most, "{} would have {long} bytes, and nobody reads one of more than {most}", S::TITLE);
+        Ok(note)
+    }
+
+    /// The authority's digits, to read out by telephone.
+    pub fn fingerprint(&self) -> String {
+        hoidla_quorum::fingerprint::of_key(&self.verifying())
     }
 
     /// Refuses to sign for a site that names other keys than these.

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod cli;
 pub mod deal;
 pub mod enrol;
+pub mod halves;
 pub mod home;
 pub mod release;
 pub mod roster;

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use hoidla_cli::{NextStep, PassphraseSource};
+use hoidla_crypto::sign::Signed;
 use hoidla_format::{
     Hash32, Name,
     statements::{PcrValue, Release},
@@ -31,21 +32,19 @@ pub fn sign(home: &Home, name: &Name, pcrs: &Path, retire: &[(Name, u32)], passp
     let releases = home.releases(&keys.verifying())?;
     let last = releases.last().map(|r| &r.statement);
     // What an earlier release has retired stays so.
-    let retired_before = |v: &(Name, u32)| {
-        let first_seen = releases.iter().any(|r| has(&r.statement, v));
-        first_seen && last.is_some_and(|r| !has(r, v))
-    };
-    let vaults = dealt.into_iter().filter(|v| !retire.contains(v) && !retired_before(v)).collect();
+    let vaults = dealt.into_iter().filter(|v| !retire.contains(v) && !retired(&releases, &v.0, v.1)).collect();
     let counter = home.identities(&site)?.iter().map(|i| i.release_counter).max().unwrap_or(0);
     let epoch = last.map_or(1, |r| r.epoch + 1).max(counter);
     let release =
         approve(&keys.release, Terms { site: site.site, name: name.clone(), development: site.development, epoch, pcrs, vaults })?;
-    write_new(&home.release(epoch), keys.sign(&release).as_bytes())?;
+    write_new(&home.release(epoch), keys.sign(&release)?.as_bytes())?;
     Ok(release)
 }
 
-fn has(release: &Release, (dataset, epoch): &(Name, u32)) -> bool {
-    release.vaults.iter().any(|v| v.dataset == *dataset && v.vault_epoch == *epoch)
+/// Whether a vault epoch was retired: a release approved it, and the newest (they come in order) doesn't.
+pub fn retired(releases: &[Signed<Release>], dataset: &Name, vault_epoch: u32) -> bool {
+    let approves = |r: &Signed<Release>| r.statement.vaults.iter().any(|v| v.dataset == *dataset && v.vault_epoch == vault_epoch);
+    releases.iter().any(approves) && releases.last().is_some_and(|r| !approves(r))
 }
 
 /// PCR values as JSON: `{"4": "64 hexadecimal digits", "11": "...", ...}`.

@@ -59,7 +59,7 @@ pub fn sign(home: &Home, request: &Request, passphrase: &PassphraseSource) -> Re
             roster.name
         );
     }
-    write_over(&path, keys.sign(&roster).as_bytes())?;
+    write_over(&path, keys.sign(&roster)?.as_bytes())?;
     write_over(&home.site_toml(), filled.as_bytes())?;
     Ok((roster, hash))
 }

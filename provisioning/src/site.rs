@@ -103,6 +103,8 @@ revoked_agents = []
 /// What [`sign`] did.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SignedSite {
+    /// The authority's digits.
+    pub authority: String,
     /// The serial.
     pub serial: u32,
     /// SHA-256 of the statement.
@@ -122,9 +124,10 @@ pub fn sign(home: &Home, passphrase: &PassphraseSource) -> Result<SignedSite> {
     let keys = home.keys(passphrase)?;
     check_keys(&path, &text, &site, &keys)?;
     check_rosters(home, &path, &text, &site, &keys)?;
+    check_left_out(home, &path, &text, &site, &keys)?;
     let note = keys.authority.statements.sign_edited::<Site>(AUTHORITY, &text)?;
     write_over(&home.site(), note.as_bytes())?;
-    Ok(SignedSite { serial: site.serial, hash })
+    Ok(SignedSite { authority: keys.fingerprint(), serial: site.serial, hash })
 }
 
 /// Reads a site file that a person wrote; an error names file, line and remedy.
@@ -250,6 +253,22 @@ fn check_rosters(home: &Home, path: &Path, text: &str, site: &Site, keys: &Keys)
         }
         if roster.statement.site != site.site {
             bail!("{} is of site {}, not {}", file.display(), roster.statement.site, site.site);
+        }
+    }
+    Ok(())
+}
+
+/// A roster may be left out once every vault epoch that was dealt to it is retired.
+fn check_left_out(home: &Home, path: &Path, text: &str, site: &Site, keys: &Keys) -> Result<()> {
+    let releases = home.releases(&keys.verifying())?;
+    for vault in home.vaults(&keys.verifying())? {
+        let v = &vault.statement;
+        if !site.rosters.iter().any(|r| r.hash == v.roster) && !crate::release::retired(&releases, &v.dataset, v.vault_epoch) {
+            let why = format!(
+                "the roster of {}, vault epoch {}, is missing: keep its [[roster]], or retire the vault epoch first",
+                v.dataset, v.vault_epoch
+            );
+            return Err(at_line(path, text, "[[roster]]", &why));
         }
     }
     Ok(())

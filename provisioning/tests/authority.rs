@@ -19,7 +19,7 @@ use hoidla_crypto::{
 use hoidla_format::{
     Bytes, Name,
     statement::{hash, write},
-    statements::{AgentCertificate, ApplianceEntry, ApplianceIdentity, Enrolment, Envelopes, RecoveryWrap, Roster, Vault},
+    statements::{AgentCertificate, ApplianceEntry, ApplianceIdentity, Enrolment, Envelopes, Halves, RecoveryWrap, Roster, Vault},
 };
 use hoidla_provision::{
     agent, deal, enrol,
@@ -106,6 +106,11 @@ impl Stage {
 
     fn keys(&self) -> Keys {
         self.home.keys(&self.ours()).unwrap()
+    }
+
+    fn keys_sign(&self, halves: &Halves) -> anyhow::Result<String> {
+        static KEYS: LazyLock<Keys> = LazyLock::new(|| Stage::new().keys());
+        KEYS.sign(halves)
     }
 
     fn authority(&self) -> VerifyingKey {
@@ -372,6 +377,70 @@ fn what_a_release_has_retired_stays_retired() {
     assert_eq!((vaults(&first), vaults(&second), vaults(&third)), (vec![1], vec![2], vec![2]));
     assert_eq!((first.epoch, second.epoch, third.epoch), (7, 8, 9));
     assert!(told(sign(&[(name("population"), 5)])).contains("no vault epoch 5"));
+}
+
+#[test]
+fn halves_of_retired_vault_epochs_are_dropped_for_good() {
+    let stage = Stage::signed();
+    let population = name("population");
+    stage.deal(&["population"], Some(1), false).unwrap();
+    let sign = |retire: &[(Name, u32)]| release::sign(&stage.home, &name("drill"), &stage.pcrs(), retire, &stage.ours()).unwrap();
+    let epochs = || {
+        let halves = stage.home.halves_of(&name("lux-1"), &stage.authority()).unwrap().unwrap().statement.halves;
+        halves.iter().map(|h| h.vault_epoch).collect::<Vec<_>>()
+    };
+    sign(&[]);
+    stage.deal(&["population"], None, false).unwrap();
+    sign(&[]);
+    enrol::enrol(&stage.home, &name("lux-1"), &stage.ours()).unwrap();
+    assert_eq!(epochs(), [1, 2], "nothing was retired");
+    // Retired: the next enrolment names halves without it, and so does the next dealing.
+    sign(&[(population.clone(), 1)]);
+    let enrolment = enrol::enrol(&stage.home, &name("lux-1"), &stage.ours()).unwrap();
+    assert_eq!(epochs(), [2]);
+    assert_eq!(enrolment.halves, stage.home.halves_of(&name("lux-1"), &stage.authority()).unwrap().unwrap().hash);
+    sign(&[(population, 2)]);
+    stage.deal(&["population"], None, false).unwrap();
+    assert_eq!(epochs(), [3]);
+}
+
+#[test]
+fn a_statement_too_long_to_be_read_is_not_written() {
+    let stage = Stage::signed();
+    stage.deal(&["population"], Some(1), false).unwrap();
+    let path = stage.home.halves(&name("lux-1"));
+    let full = stage.home.halves_of(&name("lux-1"), &stage.authority()).unwrap().unwrap().statement;
+    let half = full.halves[0].clone();
+    let with = |n: usize| Halves { halves: vec![half.clone(); n], ..full.clone() };
+    // As many halves of this vault as a statement holds, and one more.
+    let fits = (1..).take_while(|n| stage.keys_sign(&with(*n)).is_ok()).last().unwrap();
+    fs::write(&path, stage.keys_sign(&with(fits)).unwrap()).unwrap();
+    let before = fs::read(&path).unwrap();
+    let e = told(stage.deal(&["population"], None, false));
+    assert!(e.contains("an appliance's sealed halves would have") && e.contains("retire old vault epochs first"), "{e}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert!(!stage.home.vault(&name("population"), 2).exists() && !stage.home.envelopes(&name("population"), 2).exists());
+}
+
+#[test]
+fn a_roster_leaves_the_site_only_after_its_vaults() {
+    let stage = Stage::signed();
+    stage.deal(&["population"], Some(1), false).unwrap();
+    let sign = |retire: &[(Name, u32)]| release::sign(&stage.home, &name("drill"), &stage.pcrs(), retire, &stage.ours()).unwrap();
+    sign(&[]);
+    // A second roster takes the first one's place.
+    let text = fs::read_to_string(stage.home.site_toml()).unwrap();
+    let hash = text.lines().find(|l| l.starts_with("hash")).unwrap();
+    fs::write(stage.home.site_toml(), text.replace("\"main\"", "\"next\"").replace("serial = 1", "serial = 2")).unwrap();
+    let mut next = stage.roster(2, 3);
+    next.name = name("next");
+    next.custodians.push(stage.card("hotel", "file"));
+    roster::sign(&stage.home, &next, &stage.ours()).unwrap();
+    assert!(!fs::read_to_string(stage.home.site_toml()).unwrap().contains(hash));
+    let e = told(site::sign(&stage.home, &stage.ours()));
+    assert!(e.contains("the roster of population, vault epoch 1, is missing"), "{e}");
+    sign(&[(name("population"), 1)]);
+    site::sign(&stage.home, &stage.ours()).unwrap();
 }
 
 #[test]

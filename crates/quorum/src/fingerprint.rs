@@ -4,7 +4,10 @@
 //! the same digits is out of reach. They are for comparing; programs compare whole keys.
 
 use hoidla_crypto::sign::VerifyingKey;
-use hoidla_format::{Hash32, statements::Reader};
+use hoidla_format::{
+    Hash32,
+    statements::{Custodian, Reader},
+};
 use sha2::{Digest, Sha256};
 
 /// How many groups of four digits.
@@ -17,9 +20,15 @@ pub fn of_hash(hash: &Hash32) -> String {
     groups.join(" ")
 }
 
-/// A signing key's digits: the authority's, or a custodian's.
+/// A signing key's digits: the authority's.
 pub fn of_key(key: &VerifyingKey) -> String {
     of_hash(&Hash32(Sha256::digest(key.to_sec1()).into()))
+}
+
+/// A custodian's three keys as one fingerprint: what the authority compares before it signs a roster.
+pub fn of_card(card: &Custodian) -> String {
+    let hash = Sha256::new().chain_update(&card.signing.0).chain_update(&card.ecdh.0).chain_update(&card.mlkem.0).finalize();
+    of_hash(&Hash32(hash.into()))
 }
 
 /// A reader's two keys as one fingerprint: what custodians see in a grant.
