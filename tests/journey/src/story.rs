@@ -58,14 +58,22 @@ pub struct Told {
 /// At the first thing that is not as promised.
 pub fn tell(stage: &mut Stage, path: &Path) -> Result<Told> {
     let mut told = Told { bytes: weigh(path)?, ..Told::default() };
-    found_site(stage)?;
-    enrol(stage, told.bytes)?;
+    prologue(stage, told.bytes)?;
     let marker = copy_in(stage, path, &mut told)?;
     search(stage, path, &marker, &mut told)?;
     lose_home(stage)?;
     restore(stage, path, &mut told)?;
     ends(stage)?;
     Ok(told)
+}
+
+/// The two scenes before anything is copied: a site, and a running appliance with room for `bytes`.
+///
+/// # Errors
+/// If a program fails.
+pub fn prologue(stage: &mut Stage, bytes: u64) -> Result<()> {
+    found_site(stage)?;
+    enrol(stage, bytes)
 }
 
 fn found_site(stage: &mut Stage) -> Result<()> {
