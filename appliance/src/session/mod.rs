@@ -69,8 +69,10 @@ pub async fn serve(daemon: Arc<Daemon>, tcp: TcpStream, mut ticket: Ticket, peer
         Ok(Err(e)) => return tracing::info!(%peer, "not admitted: {e}"),
         Ok(Ok(tls)) => tls,
     };
-    let role = tls.get_ref().1.peer_certificates().and_then(|c| daemon.admission.role(c.first()?));
-    let Some(role) = role else { return tracing::info!(%peer, "not admitted: its grant has ended") };
+    let role = match daemon.admission.role(tls.get_ref().1.peer_certificates().unwrap_or_default()) {
+        Ok(role) => role,
+        Err(e) => return tracing::info!(%peer, "not admitted, its grant may have ended: {e}"),
+    };
     let label = role.label();
     let room = ticket.admitted(&role);
     tracing::debug!(%peer, %label, "entered");
