@@ -311,7 +311,7 @@ struct Server {
 impl Server {
     async fn serve(&self, tcp: TcpStream) -> anyhow::Result<()> {
         let mut tls = self.acceptor.accept(tcp).await?;
-        let role = tls.get_ref().1.peer_certificates().and_then(|c| self.admission.role(&c[0])).unwrap();
+        let role = self.admission.role(tls.get_ref().1.peer_certificates().unwrap())?;
         self.store.lock().unwrap().connections += 1;
         let mut hello = [0; HELLO.len()];
         tls.read_exact(&mut hello).await?;
