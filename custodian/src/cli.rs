@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use hoidla_cli::{NextStep, Outcome, Output, PassphraseSource, Screen, confirm_typed, human};
+use hoidla_crypto::sign::Signed;
 use hoidla_format::{
     Hash32, Name,
-    statements::{Challenge, Door as VaultDoor},
+    statements::{Challenge, Door as VaultDoor, Grant},
 };
 use hoidla_protocol::message::{Progress, Welcome};
 use serde_json::json;
@@ -16,9 +17,11 @@ use crate::{
     ceremony::{Challenged, Door, approval},
     confirm,
     grant::{self, Wanted},
+    me::{Me, compare, given},
     new,
     papers::{Known, Papers, read_grant, read_reader},
-    review::{self, Asked},
+    review::{Asked, Page},
+    trust::{self, Standing},
 };
 
 /// A custodian's program. It needs your key file, its passphrase, the site file, and a grant.
@@ -37,19 +40,6 @@ const EXAMPLES: &str = "With site.txt and grant.txt in the folder:
   to open       hoidla-custodian review
                 hoidla-custodian approve --key alpha.key
   to close      hoidla-custodian seal --key alpha.key";
-
-/// Who, and at which site.
-#[derive(ClapArgs)]
-struct Me {
-    /// The site file.
-    #[arg(long, value_name = "FILE", default_value = "site.txt")]
-    site: PathBuf,
-    /// Your key file.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    #[command(flatten)]
-    passphrase: PassphraseSource,
-}
 
 #[derive(Subcommand)]
 enum Command {
@@ -121,12 +111,16 @@ enum Command {
         /// Your key file, to connect and see the appliance's challenge.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// The authority's digits that you compared by telephone; they must be the site file's.
+        #[arg(long, value_name = "DIGITS")]
+        authority: Option<String>,
         #[command(flatten)]
         passphrase: PassphraseSource,
     },
     /// Review a grant at the appliance and, after a typed yes, hand over your share for it.
     #[command(after_help = "Example:
-  hoidla-custodian approve --site site.txt --grant grant.txt --key alpha.key")]
+  hoidla-custodian approve --site site.txt --grant grant.txt --key alpha.key
+  ... --yes --authority DIGITS           in a script, without a trust file beside the key")]
     Approve {
         #[command(flatten)]
         me: Me,
@@ -169,11 +163,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     match args.command {
         Command::New { name, out, passphrase } => {
             let made = new::new(&out, &name, &passphrase)?;
-            let (key, card) = (made.key.display(), made.card.display());
+            let (key, card, digits) = (made.key.display(), made.card.display(), &made.digits);
             let text = format!(
-                "{key}: your key. Keep it, and a copy elsewhere; nobody can make it again.\n{card}: your public card. Send it to the authority."
+                "{key}: your key. Keep it, and a copy elsewhere; nobody can make it again.\n{card}: your public card. Send it to the \
+                 authority, and read it these digits: {digits}"
             );
-            output.result(&json!({ "key": made.key, "card": made.card }), text)?;
+            output.result(&json!({ "key": made.key, "card": made.card, "fingerprint": digits }), text)?;
             Ok(Outcome::Done)
         }
         Command::Confirm { me, papers } => run_confirm(&me, &papers, &output),
@@ -182,49 +177,44 @@ pub fn run(args: Args) -> Result<Outcome> {
             let reader = read_reader(&reader)?;
             let appliance = the_appliance(&known, appliance)?;
             ensure!(!out.exists(), "{} is there already; nothing was overwritten", out.display());
-            let (name, keys) = new::open(&me.key, &me.passphrase)?;
+            let (name, keys, compared) = me.open(&known, &output)?;
             let at_hand = if papers.is_empty() {
                 Door::enter(&known, &appliance, &name, &keys)?.papers(&known)?
             } else {
                 Papers::gather(&known, &papers)?
             };
             let request = grant::Request { appliance, reader, wanted: dataset, purpose, open_for_seconds: open_for };
-            let grant = grant::write(&known, &at_hand.vaults, request)?;
+            let grant = grant::write(&known, &at_hand, request)?;
             let note = keys.signing_key().sign_statement(name.as_str(), &grant);
             new::write(&out, note.as_bytes(), 0o644)?;
             let signed = read_grant(&out, &known)?;
-            let page = review::page(&known.site.statement, &signed, None);
-            output.say(page.text());
+            output.say(page(&known, compared, &signed, None).screen().text());
             let text = format!("\nwrote {}; send it to the other custodians and the reader", out.display());
             output.result(&json!({ "grant": signed.hash, "file": out }), text)?;
             Ok(Outcome::Done)
         }
-        Command::Review { site, grant, key, passphrase } => {
+        Command::Review { site, grant, key: None, authority, .. } => {
             let known = Known::read(&site)?;
+            let compared = given(authority.as_deref(), &known)?;
             let grant = read_grant(&grant, &known)?;
-            let Some(key) = key else {
-                let page = review::page(&known.site.statement, &grant, None);
-                let value = json!({ "grant": grant.hash, "purpose": grant.statement.purpose, "warnings": review::warnings(&known.site.statement, None) });
-                output.result(&value, page.text())?;
-                return Ok(Outcome::Done);
-            };
-            let (name, keys) = new::open(&key, &passphrase)?;
+            show(&known, compared, &grant, None, &output)
+        }
+        Command::Review { site, grant, key: Some(key), authority, passphrase } => {
+            let me = Me { site, key, authority, passphrase };
+            let known = Known::read(&me.site)?;
+            let grant = read_grant(&grant, &known)?;
+            let (name, keys, compared) = me.open(&known, &output)?;
             let mut door = Door::enter(&known, &grant.statement.appliance, &name, &keys)?;
             let challenged = door.propose(&known, &grant)?;
             let papers = door.papers(&known)?;
-            let asked = asked(&known, door.welcome(), &challenged, &papers);
-            let page = review::page(&known.site.statement, &grant, Some(&asked));
-            let value = json!({ "grant": grant.hash, "challenge": asked.challenge_hash, "purpose": grant.statement.purpose,
-                "warnings": review::warnings(&known.site.statement, Some(&asked)) });
-            output.result(&value, page.text())?;
-            Ok(Outcome::Done)
+            show(&known, compared, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers)), &output)
         }
         Command::Approve { me, grant, yes } => run_approve(&me, &grant, yes, &output),
         Command::Seal { me, grant, appliance } => {
             let known = Known::read(&me.site)?;
             let grant = grant.map(|path| read_grant(&path, &known)).transpose()?;
             let appliance = the_appliance(&known, appliance.or_else(|| grant.as_ref().map(|g| g.statement.appliance.clone())))?;
-            let (name, keys) = new::open(&me.key, &me.passphrase)?;
+            let (name, keys, _) = me.open(&known, &output)?;
             let count = Door::enter(&known, &appliance, &name, &keys)?.seal(grant.map(|g| g.hash))?;
             let text = match count {
                 0 => format!("{appliance} had nothing open"),
@@ -253,6 +243,8 @@ fn run_confirm(me: &Me, papers: &[PathBuf], output: &Output) -> Result<Outcome> 
     let known = Known::read(&me.site)?;
     let papers = Papers::gather(&known, papers)?;
     let (name, keys) = new::open(&me.key, &me.passphrase)?;
+    given(me.authority.as_deref(), &known)?;
+    let standing = trust::check(&me.key, &name, &keys, &known)?;
     let confirmed = confirm::confirm(&name, &keys, &papers)?;
     let door = |d| if d == VaultDoor::Quorum { "quorum" } else { "recovery" };
     let word = |c: &confirm::Confirmed| if c.error.is_none() { "your share opens" } else { "DOES NOT OPEN" };
@@ -264,10 +256,26 @@ fn run_confirm(me: &Me, papers: &[PathBuf], output: &Output) -> Result<Outcome> 
     for why in &failures {
         screen.gap().item(why);
     }
-    if !failures.is_empty() {
-        screen.gap().words("Tell the authority before anything is sealed to these vaults.");
+    screen.gap().words(&format!("authority: {}", known.fingerprint()));
+    match (failures.is_empty(), standing) {
+        (false, _) => {
+            screen.words("Tell the authority before anything is sealed to these vaults.");
+        }
+        (true, Standing::Known) => {
+            screen.words("It is the one that you have believed before.");
+        }
+        (true, Standing::Unknown) => {
+            trust::remember(&me.key, &name, &keys, &known)?;
+            screen.words(&format!(
+                "Compare these digits by telephone now, with the authority and another custodian: from today your program believes no other \
+                 for {}. That stands in {}; keep it with each copy of your key.",
+                known.site.statement.site,
+                trust::beside(&me.key).display()
+            ));
+        }
     }
-    output.result(&json!({ "custodian": name, "shares": confirmed }), screen.text())?;
+    let (digits, first) = (known.fingerprint(), standing == Standing::Unknown);
+    output.result(&json!({ "custodian": name, "authority": digits, "first_time": first, "shares": confirmed }), screen.text())?;
     Ok(if failures.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
@@ -287,12 +295,15 @@ fn run_approve(me: &Me, grant: &std::path::Path, yes: bool, output: &Output) -> 
     let known = Known::read(&me.site)?;
     let grant = read_grant(grant, &known)?;
     ensure!(yes || !output.json, "with --json nobody can be asked: add --yes (drills only)");
-    let (name, keys) = new::open(&me.key, &me.passphrase)?;
+    let (name, keys, compared) = me.open(&known, output)?;
+    if !compared && !compare(me, &known, &name, &keys, yes)? {
+        output.say("Nothing was approved; your share stayed here.");
+        return Ok(Outcome::No);
+    }
     let mut door = Door::enter(&known, &grant.statement.appliance, &name, &keys)?;
     let challenged = door.propose(&known, &grant)?;
     let papers = door.papers(&known)?;
-    let page = review::page(&known.site.statement, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers)));
-    output.say(page.text());
+    output.say(page(&known, true, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers))).screen().text());
     if !yes && !confirm_typed("", "yes")? {
         output.say("Nothing was approved; your share stayed here.");
         return Ok(Outcome::No);
@@ -301,6 +312,22 @@ fn run_approve(me: &Me, grant: &std::path::Path, yes: bool, output: &Output) -> 
     let note = keys.signing_key().sign_statement(name.as_str(), &approval);
     let progress = door.approve(&grant.hash, &note)?;
     output.result(&progress_json(&progress), progress_text(&progress))?;
+    Ok(Outcome::Done)
+}
+
+fn page<'a>(known: &'a Known, compared: bool, grant: &'a Signed<Grant>, asked: Option<&'a Asked<'a>>) -> Page<'a> {
+    Page { site: &known.site.statement, authority: known.fingerprint(), compared, grant, asked }
+}
+
+/// The result of a review.
+fn show(known: &Known, compared: bool, grant: &Signed<Grant>, asked: Option<&Asked<'_>>, output: &Output) -> Result<Outcome> {
+    let page = page(known, compared, grant, asked);
+    let (hash, purpose, warnings) = (grant.hash, &grant.statement.purpose, page.warnings());
+    let mut value = json!({ "grant": hash, "purpose": purpose, "authority": page.authority, "warnings": warnings });
+    if let Some(asked) = asked {
+        value["challenge"] = json!(asked.challenge_hash);
+    }
+    output.result(&value, page.screen().text())?;
     Ok(Outcome::Done)
 }
 
@@ -323,7 +350,7 @@ fn progress_text(p: &Progress) -> String {
 fn run_status(me: &Me, appliance: Option<Name>, output: &Output) -> Result<Outcome> {
     let known = Known::read(&me.site)?;
     let appliance = the_appliance(&known, appliance)?;
-    let (name, keys) = new::open(&me.key, &me.passphrase)?;
+    let (name, keys, _) = me.open(&known, output)?;
     let mut door = Door::enter(&known, &appliance, &name, &keys)?;
     let h = door.health()?;
     let w = door.welcome();

@@ -1,7 +1,7 @@
 //! Writing a grant: who may read what, why, and for how long.
 //!
 //! Promises: what is written passes the checks that appliance and custodians make, and covers
-//! exactly the vault certificates at hand, by hash.
+//! exactly the vault certificates at hand, by hash, but for vault epochs that were retired.
 
 use anyhow::{Result, bail, ensure};
 use hoidla_crypto::{random, sign::Signed};
@@ -10,7 +10,7 @@ use hoidla_format::{
     statements::{Covers, Grant, Reader, Vault},
 };
 
-use crate::papers::Known;
+use crate::papers::{Known, Papers};
 
 /// A dataset, and one of its vault epochs or all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +50,10 @@ pub struct Request {
 }
 
 /// Writes a grant over the vaults at hand.
-pub fn write(known: &Known, vaults: &[Signed<Vault>], request: Request) -> Result<Grant> {
+pub fn write(known: &Known, papers: &Papers, request: Request) -> Result<Grant> {
     let mut covers = Vec::new();
     for wanted in &request.wanted {
-        covers.extend(covered(known, vaults, wanted)?);
+        covers.extend(covered(known, papers, wanted)?);
     }
     let mut nonce = vec![0; 16];
     random(&mut nonce);
@@ -67,24 +67,29 @@ pub fn write(known: &Known, vaults: &[Signed<Vault>], request: Request) -> Resul
         reader: request.reader,
         covers,
     };
-    hoidla_quorum::grant::check(&grant, &known.site.statement, vaults)?;
+    hoidla_quorum::grant::check(&grant, &known.site.statement, &papers.vaults)?;
     Ok(grant)
 }
 
-fn covered(known: &Known, vaults: &[Signed<Vault>], wanted: &Wanted) -> Result<Vec<Covers>> {
+fn covered(known: &Known, papers: &Papers, wanted: &Wanted) -> Result<Vec<Covers>> {
     if !known.site.statement.datasets.iter().any(|d| d.name == wanted.dataset) {
         let names: Vec<_> = known.site.statement.datasets.iter().map(|d| d.name.as_str()).collect();
         bail!("there is no dataset {}; the site has {}", wanted.dataset, names.join(", "));
     }
     let fits =
         |v: &&Signed<Vault>| v.statement.dataset == wanted.dataset && wanted.vault_epoch.is_none_or(|e| e == v.statement.vault_epoch);
-    let mut out: Vec<Covers> = vaults
-        .iter()
-        .filter(fits)
+    let live = |v: &&Signed<Vault>| papers.may_open(&v.statement.dataset, v.statement.vault_epoch);
+    let (live, retired): (Vec<_>, Vec<_>) = papers.vaults.iter().filter(fits).partition(live);
+    let mut out: Vec<Covers> = live
+        .into_iter()
         .map(|v| Covers { dataset: v.statement.dataset.clone(), vault_epoch: v.statement.vault_epoch, vault: v.hash })
         .collect();
     out.sort_by_key(|c| c.vault_epoch);
     out.dedup();
+    if let (true, Some(v)) = (out.is_empty(), retired.first()) {
+        let (dataset, epoch) = (&wanted.dataset, v.statement.vault_epoch);
+        bail!("the newest release doesn't approve vault epoch {epoch} of {dataset}: it was retired, or is newer than the release");
+    }
     ensure!(!out.is_empty(), "there is no vault certificate of {} among those at hand", wanted.dataset);
     Ok(out)
 }

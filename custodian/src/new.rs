@@ -18,6 +18,9 @@ use hoidla_crypto::{
     keyfile::{KeyFile, Role},
 };
 use hoidla_format::Name;
+use hoidla_quorum::fingerprint;
+
+use crate::trust;
 
 /// Where [`new`] wrote.
 pub struct Made {
@@ -25,22 +28,25 @@ pub struct Made {
     pub key: PathBuf,
     /// The public card.
     pub card: PathBuf,
+    /// The card's digits, for the authority to compare.
+    pub digits: String,
 }
 
 /// Makes a key file and a card in `folder`.
 pub fn new(folder: &Path, name: &Name, passphrase: &PassphraseSource) -> Result<Made> {
-    let made = Made { key: folder.join(format!("{name}.key")), card: folder.join(format!("{name}.txt")) };
-    for path in [&made.key, &made.card] {
+    let (key, card) = (folder.join(format!("{name}.key")), folder.join(format!("{name}.txt")));
+    for path in [&key, &card, &trust::beside(&key)] {
         ensure!(!path.exists(), "{} is there already; nothing was overwritten", path.display());
     }
     let passphrase = passphrase.new_one(&format!("{name}'s key file"))?;
     let secret = Secret::random();
     let keys = CustodianKeys::from_seed(&secret);
-    let card = keys.signing_key().sign_statement(name.as_str(), &keys.public_card(name));
+    let public = keys.public_card(name);
+    let note = keys.signing_key().sign_statement(name.as_str(), &public);
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    write(&made.key, &KeyFile::protect(Role::Custodian, name, &secret, passphrase.as_str())?, 0o600)?;
-    write(&made.card, card.as_bytes(), 0o644)?;
-    Ok(made)
+    write(&key, &KeyFile::protect(Role::Custodian, name, &secret, passphrase.as_str())?, 0o600)?;
+    write(&card, note.as_bytes(), 0o644)?;
+    Ok(Made { key, card, digits: fingerprint::of_card(&public) })
 }
 
 /// Writes a whole file that must not be there yet.

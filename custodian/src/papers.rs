@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use hoidla_cli::NextStep;
 use hoidla_crypto::sign::{self, Signed, VerifyingKey, open_self_signed};
 use hoidla_format::{
-    Note, Statement, statement,
-    statements::{Enrolment, Envelopes, Grant, Reader, Site, Vault},
+    Name, Note, Statement, statement,
+    statements::{Enrolment, Envelopes, Grant, Reader, Release, Site, Vault},
 };
 use hoidla_quorum::grant;
 
@@ -41,13 +41,18 @@ impl Known {
         Ok(Self { site: sign::open_edited(bytes, Some(AUTHORITY), &authority)?, authority })
     }
 
+    /// The authority's digits, to compare by telephone.
+    pub fn fingerprint(&self) -> String {
+        hoidla_quorum::fingerprint::of_key(&self.authority)
+    }
+
     /// Opens what the authority signed.
     pub fn open_signed<S: Statement>(&self, bytes: &[u8]) -> Result<Signed<S>> {
         Ok(sign::open(bytes, Some(AUTHORITY), &self.authority)?)
     }
 }
 
-/// Vaults, their envelopes and enrolments.
+/// Vaults, their envelopes, enrolments and releases.
 #[derive(Default)]
 pub struct Papers {
     /// Vault certificates.
@@ -56,6 +61,8 @@ pub struct Papers {
     pub envelopes: Vec<Signed<Envelopes>>,
     /// Enrolments.
     pub enrolments: Vec<Signed<Enrolment>>,
+    /// Releases.
+    pub releases: Vec<Signed<Release>>,
 }
 
 impl Papers {
@@ -85,10 +92,17 @@ impl Papers {
                 self.vaults.push(vault);
             }
             Some(Envelopes::KIND) => self.envelopes.push(known.open_signed(bytes)?),
+            Some(Release::KIND) => self.releases.push(known.open_signed(bytes)?),
             Some(Enrolment::KIND) => self.enrolments.push(known.open_signed(bytes)?),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a vault epoch may be opened, as far as one can tell: the newest release approves it.
+    pub fn may_open(&self, dataset: &Name, vault_epoch: u32) -> bool {
+        let newest = self.releases.iter().max_by_key(|r| r.statement.epoch);
+        newest.is_none_or(|r| r.statement.vaults.iter().any(|v| v.dataset == *dataset && v.vault_epoch == vault_epoch))
     }
 }
 

@@ -9,9 +9,9 @@ use hoidla_cli::{Screen, human};
 use hoidla_crypto::sign::Signed;
 use hoidla_format::{
     Hash32, Name,
-    statements::{Challenge, Enrolment, Grant, Reader, Site},
+    statements::{Challenge, Enrolment, Grant, Site},
 };
-use sha2::{Digest, Sha256};
+use hoidla_quorum::fingerprint;
 
 /// What the appliance said, once connected.
 pub struct Asked<'a> {
@@ -27,96 +27,121 @@ pub struct Asked<'a> {
     pub same_site_file: bool,
 }
 
-/// The page.
-pub fn page(site: &Site, grant: &Signed<Grant>, asked: Option<&Asked<'_>>) -> Screen {
-    let g = &grant.statement;
-    let mut screen = Screen::new();
-    let drill = if site.development { "DRILL: " } else { "" };
-    screen.heading(&format!("{drill}Open sealed registries at {} ({})?", g.site, g.appliance));
-    screen.field("registries", &registries(site, g));
-    screen.field("purpose", &g.purpose);
-    screen.field("reader", &format!("{}, key {}", g.reader.name, fingerprint(&g.reader)));
-    screen.field("for how long", &format!("{} after enough custodians have agreed", span(g.open_for_seconds)));
-    screen.field("written", &g.created.to_string());
-    screen.field("grant", &groups(&grant.hash));
-    if let Some(a) = asked {
-        screen.field(
-            "asked by",
-            &format!("{}, release {}; counts for {}", a.challenge.appliance, a.challenge.release, span(a.challenge.valid_for_seconds)),
-        );
-        screen.field("challenge", &groups(&a.challenge_hash));
-    }
-    let warnings = warnings(site, asked);
-    if !warnings.is_empty() {
-        screen.gap().words("Please note:");
-        warnings.iter().for_each(|w| {
-            screen.item(w);
-        });
-    }
-    screen.gap().words(MEANING);
-    screen
+/// What a page shows.
+pub struct Page<'a> {
+    /// The site.
+    pub site: &'a Site,
+    /// The authority's digits.
+    pub authority: String,
+    /// Whether they are those that this custodian remembers, or compared just now.
+    pub compared: bool,
+    /// The grant.
+    pub grant: &'a Signed<Grant>,
+    /// What the appliance said, once connected.
+    pub asked: Option<&'a Asked<'a>>,
 }
 
-const MEANING: &str = "A yes hands over your share, for this grant alone. What is read cannot be made unread. In doubt, telephone the others and compare the grant's digits.";
+const MEANING: &str = "A yes hands over your share, for this grant alone. What is read cannot be made unread. In doubt, telephone the others and compare the digits.";
 
-/// What weakens the promise, in words.
-pub fn warnings(site: &Site, asked: Option<&Asked<'_>>) -> Vec<String> {
-    let mut out = Vec::new();
-    let development = site.development || asked.is_some_and(|a| a.challenge.development);
-    if development {
-        out.push("Drill or development: the keys and the software are for practice. Never with real registries.".to_owned());
+impl Page<'_> {
+    /// The page itself.
+    pub fn screen(&self) -> Screen {
+        let (site, g) = (self.site, &self.grant.statement);
+        let mut screen = Screen::new();
+        let drill = if site.development { "DRILL: " } else { "" };
+        screen.heading(&format!("{drill}Open sealed registries at {} ({})?", g.site, g.appliance));
+        screen.field("registries", &registries(site, g));
+        screen.field("purpose", &g.purpose);
+        screen.field("reader", &format!("{}, key {}", g.reader.name, fingerprint::of_reader(&g.reader)));
+        screen.field("for how long", &format!("{} after enough custodians have agreed", span(g.open_for_seconds)));
+        screen.field("grant", &format!("{}, written {}", fingerprint::of_hash(&self.grant.hash), g.created));
+        if let Some(a) = self.asked {
+            let (digits, valid) = (fingerprint::of_hash(&a.challenge_hash), span(a.challenge.valid_for_seconds));
+            screen.field("challenge", &format!("{digits}, for {valid}, release {}", a.challenge.release));
+        }
+        screen.field("authority", &self.authority);
+        let warnings = self.warnings();
+        if !warnings.is_empty() {
+            screen.gap().words("Please note:");
+            warnings.iter().for_each(|w| {
+                screen.item(w);
+            });
+        }
+        screen.gap().words(MEANING);
+        screen
     }
-    let Some(a) = asked else { return out };
+
+    /// What weakens the promise, in words.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if !self.compared {
+            out.push(
+                "Nothing here says that this authority is yours. Compare its digits with those you noted, or with another custodian's."
+                    .to_owned(),
+            );
+        }
+        if self.site.development || self.asked.is_some_and(|a| a.challenge.development) {
+            out.push("Drill or development: keys and software are for practice only.".to_owned());
+        }
+        if let Some(a) = self.asked {
+            out.extend(assurance(a).map(str::to_owned));
+            out.extend(other_site_file(self.site, a));
+        }
+        out
+    }
+}
+
+fn assurance(a: &Asked<'_>) -> Option<&'static str> {
     let trusted = a.enrolment.is_none_or(|e| e.proof != "credential-activated");
     match (a.challenge.quote.0.is_empty(), trusted) {
-        (true, true) => out.push("Reduced assurance: nobody has proven that its TPM is genuine, nor measured what it runs now.".to_owned()),
-        (true, false) => out.push("Reduced assurance: what the appliance runs now was not measured.".to_owned()),
-        (false, true) => out.push("Reduced assurance: nobody has proven that the appliance's TPM is genuine.".to_owned()),
-        (false, false) => {}
+        (true, true) => Some("Reduced assurance: nobody has proven that its TPM is genuine, nor measured what it runs now."),
+        (true, false) => Some("Reduced assurance: what the appliance runs now was not measured."),
+        (false, true) => Some("Reduced assurance: nobody has proven that the appliance's TPM is genuine."),
+        (false, false) => None,
     }
-    if !a.same_site_file {
-        let (theirs, yours) = (a.site_serial, site.serial);
-        out.push(match theirs.cmp(&yours) {
-            std::cmp::Ordering::Less => {
-                format!("The appliance runs under an OLDER site file (serial {theirs}) than yours ({yours}). Ask why before you agree.")
-            }
-            std::cmp::Ordering::Greater => {
-                format!("Your site file (serial {yours}) is older than the appliance's ({theirs}). Fetch the newer one.")
-            }
-            std::cmp::Ordering::Equal => {
-                format!("The appliance has another site file of serial {theirs} than you. Do not agree; call the authority.")
-            }
-        });
-    }
-    out
 }
 
+fn other_site_file(site: &Site, a: &Asked<'_>) -> Option<String> {
+    let (theirs, yours) = (a.site_serial, site.serial);
+    (!a.same_site_file).then(|| match theirs.cmp(&yours) {
+        std::cmp::Ordering::Less => {
+            format!("The appliance runs under an OLDER site file (serial {theirs}) than yours ({yours}). Ask why before you agree.")
+        }
+        std::cmp::Ordering::Greater => {
+            format!("Your site file (serial {yours}) is older than the appliance's ({theirs}). Fetch the newer one.")
+        }
+        std::cmp::Ordering::Equal => {
+            format!("The appliance has another site file of serial {theirs} than you. Do not agree; call the authority.")
+        }
+    })
+}
+
+/// The registries by their titles, with vault epochs where there are others than the first; always
+/// how many vault epochs, where titles don't show it.
 fn registries(site: &Site, grant: &Grant) -> String {
-    let title = |name: &Name| site.datasets.iter().find(|d| d.name == *name).map_or_else(|| name.to_string(), |d| d.title.clone());
-    let one = |c: &hoidla_format::statements::Covers| match c.vault_epoch {
-        1 => title(&c.dataset),
-        n => format!("{} (vault epoch {n})", title(&c.dataset)),
+    let epochs = |name: &Name| {
+        let mut of: Vec<u32> = grant.covers.iter().filter(|c| c.dataset == *name).map(|c| c.vault_epoch).collect();
+        of.sort_unstable();
+        of
     };
-    let whole = site.datasets.len() > 4 && site.datasets.iter().all(|d| grant.covers.iter().any(|c| c.dataset == d.name));
-    match whole {
-        true => format!("ALL {} registries of this site", site.datasets.len()),
-        false => grant.covers.iter().map(one).collect::<Vec<_>>().join("; "),
+    let mut names: Vec<&Name> = Vec::new();
+    for c in &grant.covers {
+        if !names.contains(&&c.dataset) {
+            names.push(&c.dataset);
+        }
     }
+    let title = |name: &Name| site.datasets.iter().find(|d| d.name == *name).map_or_else(|| name.to_string(), |d| d.title.clone());
+    let one = |name: &&Name| match epochs(name).as_slice() {
+        [1] => title(name),
+        [n] => format!("{} (vault epoch {n})", title(name)),
+        all => format!("{} (vault epochs {})", title(name), all.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    if names.len() > 4 && site.datasets.iter().all(|d| names.contains(&&d.name)) {
+        return format!("ALL {} registries of this site, {}", names.len(), human::count(grant.covers.len() as u64, "vault epoch"));
+    }
+    names.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 fn span(seconds: u32) -> String {
     human::duration(Duration::from_secs(seconds.into())).replace(".0 s", " s")
-}
-
-/// The first digits of a hash, in groups that can be read out.
-fn groups(hash: &Hash32) -> String {
-    let digits = hash.to_string();
-    let groups: Vec<&str> = (0..6).map(|i| &digits[i * 4..i * 4 + 4]).collect();
-    groups.join(" ")
-}
-
-/// A reader's two keys as one fingerprint.
-pub fn fingerprint(reader: &Reader) -> String {
-    let hash = Sha256::new().chain_update(&reader.signing.0).chain_update(&reader.hpke.0).finalize();
-    groups(&Hash32(hash.into()))
 }

@@ -8,26 +8,30 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser as _;
 use hoidla_cli::PassphraseSource;
 use hoidla_crypto::{
     Secret,
     envelope::CustodianKeys,
     hpke,
+    keyfile::{Cost, KeyFile, Role},
     keys::{AuthorityKeys, ReaderKeys},
     sign::{Signed, read_unverified},
 };
 use hoidla_custodian::{
     ceremony::{approval, check},
+    cli,
     confirm::confirm,
     grant::{self, Wanted},
     new,
     papers::{Known, Papers, read_grant, read_reader},
-    review::{self, Asked},
+    review::{Asked, Page},
+    trust::{self, Standing, Trust},
 };
 use hoidla_format::{
     Bytes, Hash32, Moment, Name, Statement,
     statement::{hash, write},
-    statements::{ApplianceEntry, Challenge, Dataset, Door, Grant, Roster, RosterEntry, Site},
+    statements::{ApplianceEntry, Challenge, Covers, Dataset, Door, Grant, Release, Roster, RosterEntry, Site, VaultApproval},
 };
 use hoidla_quorum::{
     dealing::{Dealing, DealingInput, deal},
@@ -141,7 +145,7 @@ impl Stage {
             purpose: "A drill".into(),
             open_for_seconds: 3600,
         };
-        let grant = grant::write(&self.known, &self.papers(dealings).vaults, request).unwrap();
+        let grant = grant::write(&self.known, &self.papers(dealings), request).unwrap();
         read_unverified(keys_of(0).signing_key().sign_statement("alpha", &grant).as_bytes()).unwrap()
     }
 }
@@ -266,9 +270,9 @@ fn a_grant_is_written_for_what_is_at_hand_only() {
         purpose: purpose.into(),
         open_for_seconds: 60,
     };
-    let all = grant::write(&stage.known, &papers.vaults, request("land", "Why not")).unwrap();
+    let all = grant::write(&stage.known, &papers, request("land", "Why not")).unwrap();
     assert_eq!(all.covers.iter().map(|c| c.vault_epoch).collect::<Vec<_>>(), [1, 2]);
-    let wrong = |wanted, purpose| told(grant::write(&stage.known, &papers.vaults, request(wanted, purpose)));
+    let wrong = |wanted, purpose| told(grant::write(&stage.known, &papers, request(wanted, purpose)));
     assert!(wrong("land:3", "Why not").contains("no vault certificate of land"));
     assert!(wrong("court", "Why not").contains("no vault certificate of court"));
     assert!(wrong("tax", "Why not").contains("the site has land, court"));
@@ -347,11 +351,19 @@ fn a_lying_appliance_gets_no_share() {
     }
 }
 
+/// A page as [`review`] shows it.
+fn page<'a>(stage: &'a Stage, grant: &'a Signed<Grant>, asked: Option<&'a Asked<'a>>) -> Page<'a> {
+    Page { site: &stage.known.site.statement, authority: stage.known.fingerprint(), compared: true, grant, asked }
+}
+
 #[test]
 fn the_page_fits_one_screen_and_says_what_weakens_the_promise() {
     let stage = Stage::new();
     let land = stage.deal("land", 2);
-    let grant = stage.grant(&[&land]);
+    let mut grant = stage.grant(&[&land]);
+    grant.statement.purpose = "The first centre has lost power for good, and the land registry must be answered from the \
+        second one by Monday; the ministry's letter 17 says so. Call its duty officer."
+        .into();
     let one_time = hpke::KeyPair::generate();
     let c = challenge(&grant, &one_time, stage.known.site.hash);
     let asked = |serial, same| Asked {
@@ -361,22 +373,178 @@ fn the_page_fits_one_screen_and_says_what_weakens_the_promise() {
         site_serial: serial,
         same_site_file: same,
     };
-    let page = review::page(&stage.known.site.statement, &grant, Some(&asked(4, true)));
-    let text = page.text();
+    let text = page(&stage, &grant, Some(&asked(3, false))).screen().text().to_owned();
+    // With the empty line and the question below it: 24.
     assert!(text.lines().count() <= 22 && text.lines().all(|l| l.chars().count() <= 80), "{text}");
-    for part in ["DRILL", "The land registry (vault epoch 2)", "A drill", "reader-1", "1 h", "Drill or development", "Reduced assurance"] {
+    let digits = stage.known.fingerprint();
+    let parts =
+        ["DRILL", "The land registry (vault epoch 2)", "duty officer", "reader-1", "1 h", "Drill or development", "Reduced assurance"];
+    for part in parts.into_iter().chain([digits.as_str(), "OLDER site file (serial 3)"]) {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
-    let site = &stage.known.site.statement;
-    let last = |a: Asked<'_>| review::warnings(site, Some(&a)).pop().unwrap();
-    assert!(last(asked(3, false)).contains("OLDER site file (serial 3)"));
+    let last = |a: Asked<'_>| page(&stage, &grant, Some(&a)).warnings().pop().unwrap();
     assert!(last(asked(5, false)).contains("Fetch the newer one"));
     assert!(last(asked(4, false)).contains("Do not agree"));
 
-    // A production site with a proven TPM and a quote has nothing to mind.
+    // A production site with a proven TPM and a quote has nothing to mind, but for an authority that nobody compared.
     let production = Stage::of(77, false);
-    assert!(review::warnings(&production.known.site.statement, None).is_empty());
+    let mut quiet = page(&production, &grant, None);
+    assert!(quiet.warnings().is_empty());
+    quiet.compared = false;
+    assert!(quiet.warnings()[0].contains("Nothing here says that this authority is yours"));
     let mut hostile = grant.clone();
     hostile.statement.purpose = "A drill\u{202e}\u{1b}[2J".into();
-    assert!(!review::page(site, &hostile, None).text().contains(['\u{1b}', '\u{202e}']));
+    assert!(!page(&stage, &hostile, None).screen().text().contains(['\u{1b}', '\u{202e}']));
+}
+
+#[test]
+fn the_page_counts_vault_epochs() {
+    let stage = Stage::new();
+    let mut grant = stage.grant(&[&stage.deal("land", 1), &stage.deal("land", 2), &stage.deal("court", 1)]);
+    let shown = |site: &Site, grant: &Signed<Grant>| {
+        let page = Page { site, authority: String::new(), compared: true, grant, asked: None };
+        page.screen().text().lines().find(|l| l.contains("registries  ")).unwrap().trim().to_owned()
+    };
+    let mut site = stage.known.site.statement.clone();
+    assert!(shown(&site, &grant).ends_with("The land registry (vault epochs 1, 2); The court registry"));
+    // Ten registries, one of them with two vault epochs.
+    site.datasets = (0..10).map(|i| Dataset { name: name(&format!("d{i}")), ..site.datasets[0].clone() }).collect();
+    let covers = |dataset: &Name, vault_epoch| Covers { dataset: dataset.clone(), vault_epoch, vault: Hash32([0; 32]) };
+    grant.statement.covers = site.datasets.iter().map(|d| covers(&d.name, 1)).chain([covers(&name("d3"), 2)]).collect();
+    assert!(shown(&site, &grant).ends_with("ALL 10 registries of this site, 11 vault epochs"));
+    grant.statement.covers.remove(0);
+    assert!(!shown(&site, &grant).contains("ALL"));
+}
+
+#[test]
+fn a_grant_leaves_out_what_the_newest_release_retired() {
+    let stage = Stage::new();
+    let (one, two) = (stage.deal("land", 1), stage.deal("land", 2));
+    let mut papers = stage.papers(&[&one, &two]);
+    let release = |epoch, vaults: &[u32]| Release {
+        site: name("lux"),
+        name: name("drill"),
+        development: true,
+        epoch,
+        pcrs: vec![],
+        policy: Hash32([0; 32]),
+        signature: Bytes(vec![]),
+        vaults: vaults.iter().map(|v| VaultApproval { dataset: name("land"), vault_epoch: *v, signature: Bytes(vec![]) }).collect(),
+    };
+    let request = |wanted: &str| grant::Request {
+        appliance: name("lux-1"),
+        reader: ReaderKeys::from_seed(&fixed(42)).public(&name("reader-1")),
+        wanted: vec![wanted.parse().unwrap()],
+        purpose: "A drill".into(),
+        open_for_seconds: 60,
+    };
+    papers.add(&stage.known, &stage.signed(&release(8, &[2]))).unwrap();
+    papers.add(&stage.known, &stage.signed(&release(7, &[1, 2]))).unwrap();
+    let all = grant::write(&stage.known, &papers, request("land")).unwrap();
+    assert_eq!(all.covers.iter().map(|c| c.vault_epoch).collect::<Vec<_>>(), [2]);
+    assert!(told(grant::write(&stage.known, &papers, request("land:1"))).contains("doesn't approve vault epoch 1 of land"));
+}
+
+/// A site file of this authority with this serial and address.
+fn site_file(stage: &Stage, serial: u32, address: &str) -> Known {
+    let mut site = stage.known.site.statement.clone();
+    (site.serial, site.appliances[0].address) = (serial, address.into());
+    Known::read(&stage.put("other-site.txt", &stage.signed(&site))).unwrap()
+}
+
+#[test]
+fn an_authority_once_believed_is_never_swapped() {
+    let (stage, foreign) = (Stage::new(), Stage::of(78, true));
+    let (alpha, keys) = (name("alpha"), keys_of(0));
+    let key = stage.folder.path().join("alpha.key");
+    let check = |known: &Known| trust::check(&key, &alpha, &keys, known);
+    assert_eq!(check(&stage.known).unwrap(), Standing::Unknown);
+    assert!(!trust::beside(&key).exists(), "looking remembers nothing");
+    trust::remember(&key, &alpha, &keys, &stage.known).unwrap();
+    assert_eq!(trust::beside(&key), stage.folder.path().join("alpha.key.trust"));
+    assert_eq!(check(&stage.known).unwrap(), Standing::Known);
+
+    let e = told(check(&foreign.known));
+    assert!(e.contains(&foreign.known.fingerprint()) && e.contains(&stage.known.fingerprint()) && e.contains("next: don't go on"), "{e}");
+    let e = told(check(&site_file(&stage, 3, "127.0.0.1:1")));
+    assert!(e.contains("serial 3, and you have seen serial 4") && e.contains("next: fetch the newest"), "{e}");
+    assert!(told(check(&site_file(&stage, 4, "127.0.0.1:2"))).contains("another site file of serial 4"));
+    // A newer one of the same authority is believed, and then its forerunner no more.
+    assert_eq!(check(&site_file(&stage, 5, "127.0.0.1:1")).unwrap(), Standing::Known);
+    assert!(told(check(&stage.known)).contains("out of date"));
+}
+
+#[test]
+fn a_trust_file_is_its_custodian_s_own_or_refused() {
+    let stage = Stage::new();
+    let (alpha, keys) = (name("alpha"), keys_of(0));
+    let key = stage.folder.path().join("alpha.key");
+    trust::remember(&key, &alpha, &keys, &stage.known).unwrap();
+    let good = fs::read_to_string(trust::beside(&key)).unwrap();
+    let refused = |text: &str| {
+        fs::write(trust::beside(&key), text).unwrap();
+        let e = told(trust::check(&key, &alpha, &keys, &stage.known));
+        assert!(e.contains("next: this file was damaged or changed"), "{e}");
+        assert!(trust::remember(&key, &alpha, &keys, &stage.known).is_err(), "nor is it written over");
+    };
+    refused(&good.replace("serial = 4", "serial = 1"));
+    refused(&good[..good.len() / 2]);
+    refused("");
+    // Another custodian's, put into this one's place; and another's with this one's name in it.
+    let other = stage.folder.path().join("bravo.key");
+    trust::remember(&other, &name("bravo"), &keys_of(1), &stage.known).unwrap();
+    refused(&fs::read_to_string(trust::beside(&other)).unwrap());
+    let forged = Trust { custodian: alpha.clone(), sites: vec![] };
+    refused(&keys_of(1).signing_key().sign_statement("alpha", &forged));
+}
+
+fn run(args: &[&str]) -> anyhow::Result<hoidla_cli::Outcome> {
+    let all = std::iter::once("hoidla-custodian").chain(args.iter().copied()).chain(["--quiet"]);
+    cli::run(cli::Args::parse_from(all))
+}
+
+/// The program itself: from a key to a refusal, without an appliance (nothing listens at the address).
+#[test]
+fn the_program_pins_at_the_first_confirm_and_refuses_before_it_connects() {
+    let stage = Stage::new();
+    let path = |file: &str| stage.folder.path().join(file).display().to_string();
+    passphrase(&stage, "drei rote Schiffe");
+    let key = KeyFile::protect_at(Cost::LEAST, Role::Custodian, &name("alpha"), &fixed(1), "drei rote Schiffe").unwrap();
+    stage.put("alpha.key", &key);
+    let land = stage.deal("land", 1);
+    stage.put("dealt/vault.txt", &stage.signed(&land.vault));
+    stage.put("dealt/envelopes.txt", &stage.signed(&land.quorum));
+    stage.put("grant.txt", stage.grant(&[&land]).note.as_bytes());
+    let (key, pass, grant, dealt) = (path("alpha.key"), path("passphrase"), path("grant.txt"), path("dealt"));
+    let with = |command: &str, site: &str, more: &[&str]| {
+        run(&[&[command, "--key", &key, "--passphrase-file", &pass, "--site", site], more].concat())
+    };
+    let (site, foreign) = (path("site.txt"), Stage::of(78, true));
+    let swapped = foreign.folder.path().join("site.txt").display().to_string();
+    let approve = |site: &str, more: &[&str]| told(with("approve", site, &[&["--grant", &grant, "--yes"], more].concat()).map(drop));
+
+    // Nothing remembered: a script must say whom it means.
+    let e = approve(&site, &[]);
+    assert!(e.contains("no trust file") && e.contains("--authority"), "{e}");
+    assert!(approve(&site, &["--authority", &foreign.known.fingerprint()]).contains("not those you gave"));
+    assert!(!trust::beside(Path::new(&key)).exists());
+    // A dealing whose shares don't open is no reason to believe anybody.
+    let bad = stage.put("bad/envelopes.txt", &stage.signed(&land.quorum));
+    assert_eq!(with("confirm", &site, &[&bad.display().to_string()]).unwrap(), hoidla_cli::Outcome::No);
+    assert!(!trust::beside(Path::new(&key)).exists());
+    assert_eq!(with("confirm", &site, &[&dealt]).unwrap(), hoidla_cli::Outcome::Done);
+    assert!(trust::beside(Path::new(&key)).exists());
+    // Remembered: the right one goes on to the door, the other is refused before, whatever digits are given.
+    assert!(approve(&site, &[]).contains("cannot enter lux-1"));
+    for command in ["approve", "review", "seal"] {
+        let e = told(with(command, &swapped, &["--grant", &grant]).map(drop));
+        assert!(e.contains("of another authority"), "{command}: {e}");
+    }
+    assert!(approve(&swapped, &["--authority", &foreign.known.fingerprint()]).contains("of another authority"));
+    assert!(told(with("status", &swapped, &[]).map(drop)).contains("of another authority"));
+    assert!(told(with("confirm", &swapped, &[&dealt]).map(drop)).contains("authority"));
+    // The trust file lost: digits compared by telephone put it back.
+    fs::remove_file(trust::beside(Path::new(&key))).unwrap();
+    assert!(approve(&site, &["--authority", &stage.known.fingerprint().replace(' ', "")]).contains("cannot enter lux-1"));
+    assert!(approve(&site, &[]).contains("cannot enter lux-1"));
 }
