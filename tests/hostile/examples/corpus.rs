@@ -220,8 +220,19 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let cosigned = other.cosign("bravo", note.as_bytes()).expect("a note");
     let checkpoint = Checkpoint { site: name("lux"), appliance: name("lux-1"), size: 6, root: frontier(6).root() };
     let geometry = Geometry { segment_blocks: 4096, catalogue_blocks: 256, slots: 64 };
-    let superblock =
-        Superblock { store: [1; 16], place: 1, places: 2, geometry, sequence: 9, membership: 2, members: 3, run: 4, checkpoint: 5 };
+    let superblock = Superblock {
+        store: [1; 16],
+        place: 1,
+        places: 2,
+        geometry,
+        sequence: 9,
+        membership: 2,
+        base: 1,
+        members: 3,
+        run: 4,
+        run_first: 3,
+        checkpoint: 5,
+    };
     let segment = SegmentHeader { store: [1; 16], slot: 3, incarnation: 4, run: 2, dense: false, dataset: name("land"), generation: 1 };
     let leaf =
         Leaf { dataset: name("land"), stream: STREAM, epoch: 1, part: ByteRange::new(4096, 1000).expect("a range"), root: Hash32([9; 32]) };

@@ -45,7 +45,11 @@ fn head() -> Head {
         retires: Some((9, 10)),
         frontier: vec![0; 8],
         runs: vec![run(0, vec![entry(100), entry(LARGE), entry(200)]), run(90_000, vec![entry(LARGE + 1)])],
-        notes: vec![Note { stream, what: What::Closed(1) }, Note { stream, what: What::Alarmed(7) }, Note { stream, what: What::Readmitted }],
+        notes: vec![
+            Note { stream, what: What::Closed(1) },
+            Note { stream, what: What::Alarmed(7) },
+            Note { stream, what: What::Readmitted },
+        ],
         index: None,
     }
 }
@@ -153,8 +157,13 @@ fn a_batch_knows_where_its_records_lie() {
 
 #[test]
 fn a_sealed_batch_that_contradicts_itself_is_refused() {
-    let changes: [fn(&mut Head); 5] =
-        [|h| h.part = 2, |h| h.mark = 42, |h| h.runs[0].epoch = 0, |h| h.runs[0].records.clear(), |h| h.runs[0].records[0].len = (1 << 20) + 1];
+    let changes: [fn(&mut Head); 5] = [
+        |h| h.part = 2,
+        |h| h.mark = 42,
+        |h| h.runs[0].epoch = 0,
+        |h| h.runs[0].records.clear(),
+        |h| h.runs[0].records[0].len = (1 << 20) + 1,
+    ];
     for (i, change) in changes.iter().enumerate() {
         let mut bad = head();
         change(&mut bad);
