@@ -2,37 +2,16 @@
 
 mod common;
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, process::Command};
 
 use common::*;
 use hoidla_door::Connection;
 use hoidla_format::frame::Chain;
 use hoidla_protocol::{Code, Request, Response};
 use hoidlad::{
-    daemon::Panel,
     enrol::{Enrol, enrol},
     scrub,
 };
-
-/// `hoidlad run` as a process of its own; the port it listens on.
-fn start_child(e: &Embassy) -> (Child, String) {
-    let health = e.state().health();
-    let _ = fs::remove_file(&health);
-    let child = Command::new(PROGRAM).arg("--state").arg(e.state().folder()).arg("run").stderr(Stdio::null()).spawn().unwrap();
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(20) {
-        if let Some(panel) = fs::read(&health).ok().and_then(|b| serde_json::from_slice::<Panel>(&b).ok()) {
-            assert!(panel.development && panel.tpm_proof == "trusted-on-first-use");
-            return (child, panel.listen);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("hoidlad didn't start");
-}
 
 async fn health(c: &mut Connection) -> hoidla_protocol::Health {
     match c.ask(&Request::Health).await.unwrap() {

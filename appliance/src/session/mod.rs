@@ -19,7 +19,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::daemon::Daemon;
-pub use appends::{Hold, Writers};
+pub use appends::{Held, Writers};
 
 use appends::Appends;
 use wire::{End, Incoming, Outgoing};
@@ -92,12 +92,11 @@ fn window(daemon: &Daemon, role: &Role) -> Result<(u32, Option<OwnedSemaphorePer
     if !matches!(role, Role::Agent { .. }) {
         return Ok((0, None));
     }
-    let wanted = daemon.settings.window;
-    for bytes in [wanted, wanted / 2, wanted / 4] {
-        let bytes = bytes.max(Type::Append.bounds().1 as u32);
-        if let Ok(permit) = daemon.windows.clone().try_acquire_many_owned(bytes) {
-            return Ok((bytes, Some(permit)));
-        }
+    // A quarter of what is left: the first get more than the last, and nobody is turned away early.
+    let left = (daemon.windows.available_permits() / 4).try_into().unwrap_or(u32::MAX);
+    let bytes = left.min(daemon.settings.window).max(Type::Append.bounds().1 as u32);
+    if let Ok(permit) = daemon.windows.clone().try_acquire_many_owned(bytes) {
+        return Ok((bytes, Some(permit)));
     }
     Err(Refused::new(Code::Busy, "all memory for appends is in use by other connections; try again in a minute"))
 }

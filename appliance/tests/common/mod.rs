@@ -5,8 +5,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hoidla_crypto::{
@@ -518,4 +519,20 @@ pub fn impatient() -> Settings {
         least_rate: 1 << 20,
     };
     Settings { patience, ..Settings::default() }
+}
+
+/// `hoidlad run` as a process of its own; the port it listens on.
+pub fn start_child(e: &Embassy) -> (Child, String) {
+    let health = e.state().health();
+    let _ = fs::remove_file(&health);
+    let child = Command::new(PROGRAM).arg("--state").arg(e.state().folder()).arg("run").stderr(Stdio::null()).spawn().unwrap();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(20) {
+        if let Some(panel) = fs::read(&health).ok().and_then(|b| serde_json::from_slice::<hoidlad::daemon::Panel>(&b).ok()) {
+            assert!(panel.development && panel.tpm_proof == "trusted-on-first-use");
+            return (child, panel.listen);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("hoidlad didn't start");
 }
