@@ -166,7 +166,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             let (key, card, digits) = (made.key.display(), made.card.display(), &made.digits);
             let text = format!(
                 "{key}: your key. Keep it, and a copy elsewhere; nobody can make it again.\n{card}: your public card. Send it to the \
-                 authority, and read it these digits: {digits}"
+                 authority,\nand read it these digits by telephone: {digits}"
             );
             output.result(&json!({ "key": made.key, "card": made.card, "fingerprint": digits }), text)?;
             Ok(Outcome::Done)

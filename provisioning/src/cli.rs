@@ -9,7 +9,7 @@ use hoidla_cli::{Outcome, Output, PassphraseSource, Screen};
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::{
     Name,
-    statements::{ApplianceEntry, Door},
+    statements::{ApplianceEntry, Custodian, Door},
 };
 use hoidla_quorum::fingerprint;
 use serde_json::json;
@@ -234,13 +234,14 @@ fn sign_site(home: &Home, passphrase: &PassphraseSource, output: &Output) -> Res
 fn sign_roster(home: &Home, request: &roster::Request, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
     let (signed, hash) = roster::sign(home, request, passphrase)?;
     let (m, n, rm, rn) = (signed.quorum, signed.custodians.len(), signed.recovery_quorum, signed.recovery.len());
-    let names = |all: &[hoidla_format::statements::Custodian]| all.iter().map(|c| c.name.to_string()).collect::<Vec<_>>();
+    let names = |all: &[Custodian]| all.iter().map(|c| c.name.to_string()).collect::<Vec<_>>();
     let mut screen = Screen::new();
     screen.heading(&format!("Roster {}", signed.name));
     screen.field("opens", &format!("{m} of {n}: {}", names(&signed.custodians).join(", ")));
     screen.field("recovers", &format!("{rm} of {rn}: {}", names(&signed.recovery).join(", ")));
     screen.gap().words("Each card's digits; the custodian read the same when making the key:");
-    for card in signed.custodians.iter().chain(&signed.recovery) {
+    let again = |c: &&Custodian| !signed.custodians.contains(c);
+    for card in signed.custodians.iter().chain(signed.recovery.iter().filter(again)) {
         screen.field(card.name.as_str(), &fingerprint::of_card(card));
     }
     screen.gap().words(&format!("hash {hash}"));
