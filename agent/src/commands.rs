@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use hoidla_cli::{Outcome, Output, PassphraseSource, harden, human};
-use hoidla_format::Name;
+use hoidla_cli::{NextStep, Outcome, Output, PassphraseSource, harden, human};
+use hoidla_format::{Hash32, Name, StreamId, frame::Chain, text::from_hex};
+use hoidla_quorum::fingerprint;
 use hoidla_snapshot::{Only, Progress};
 use serde_json::json;
 
@@ -136,11 +137,33 @@ struct RestoreArguments {
     /// Which dataset, if the grant covers several.
     #[arg(long, value_name = "NAME")]
     dataset: Option<Name>,
-    /// Which generation; the newest if not given.
+    /// Which generation, whoever signed it; if not given, the newest that no revoked agent signed.
     #[arg(long, value_name = "NUMBER")]
     generation: Option<u32>,
+    /// Which stream, if a generation has several.
+    #[arg(long, value_name = "STREAM")]
+    stream: Option<StreamId>,
+    /// What the agent's last push said, to refuse a copy that is behind it.
+    #[arg(long, value_name = "LENGTH:ROOT", value_parser = parse_chain)]
+    at_least: Option<Chain>,
+    /// The authority's digits that you compared by telephone; they must be the site file's.
+    #[arg(long, value_name = "DIGITS")]
+    authority: Option<String>,
     #[command(flatten)]
     passphrase: PassphraseSource,
+}
+
+/// Where a stream stands, as `--at-least` takes it: its length, and the chain's root there.
+fn written_chain(chain: Chain) -> String {
+    format!("{}:{}", chain.length, chain.root)
+}
+
+fn parse_chain(text: &str) -> Result<Chain, String> {
+    let chain = text.split_once(':').and_then(|(length, root)| {
+        let length = length.parse().ok().filter(|l| *l > 0)?;
+        Some(Chain { length, root: Hash32(from_hex(root)?) })
+    });
+    chain.ok_or_else(|| "write it as push said it: bytes, a colon, 64 digits of 0-9a-f".into())
 }
 
 /// Does what was asked.
@@ -163,9 +186,12 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Status { home } => run_status(out, &home),
         Command::Restore(wish) => run_restore(out, &wish),
         Command::Reader { command: ReaderCommand::New { name, out: file, passphrase } } => {
-            let public = reader::new(&name, &file, &passphrase)?;
-            let text = format!("{}: keep it secret\n{}: give it to whoever writes the grant", file.display(), public.display());
-            out.result(&json!({ "key": file, "public": public }), text)?;
+            let made = reader::new(&name, &file, &passphrase)?;
+            let (key, public, digits) = (file.display(), made.public.display(), &made.digits);
+            let text = format!(
+                "{key}: keep it secret\n{public}: give it to whoever writes the grant, and read the custodians these digits: {digits}"
+            );
+            out.result(&json!({ "key": file, "public": made.public, "fingerprint": digits }), text)?;
             Ok(Outcome::Done)
         }
     }
@@ -211,6 +237,8 @@ fn run_push(out: Output, home: &Home, path: &Path, settings: &Settings) -> Resul
         done.state.acknowledged.length,
         done.state.signed,
     );
+    let stands = written_chain(done.state.acknowledged);
+    text += &format!("\nwhoever restores can demand no less than this: --at-least {stands}");
     if p.changed + p.left_out > 0 {
         text += &format!("\nwarning: {} changed while being read, {} left out; see above", p.changed, p.left_out);
     }
@@ -218,7 +246,7 @@ fn run_push(out: Output, home: &Home, path: &Path, settings: &Settings) -> Resul
         "dataset": home.dataset(), "generation": done.state.generation, "stream": done.state.stream,
         "entries": p.entries, "bytes": p.bytes, "fresh_bytes": p.fresh, "messages": p.messages,
         "sealed_bytes": done.sealed, "resumed_bytes": done.resumed, "stream_bytes": done.state.acknowledged.length,
-        "signed_to": done.state.signed, "changed": p.changed, "left_out": p.left_out, "notes": p.notes,
+        "signed_to": done.state.signed, "at_least": stands, "changed": p.changed, "left_out": p.left_out, "notes": p.notes,
         "seconds": done.took.as_secs_f64(),
     });
     out.result(&value, text)?;
@@ -314,6 +342,12 @@ fn run_status(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
         ),
         None => format!("{}: nothing was copied from this machine yet", home.dataset()),
     };
+    let (digits, serial) = (home.authority(), home.site.statement.serial);
+    text += &format!("\nsite file {serial}, of the authority {digits}");
+    let stands = state.filter(|s| s.acknowledged.length > 0).map(|s| written_chain(s.acknowledged));
+    if let Some(stands) = &stands {
+        text += &format!("\nwhoever restores can demand no less than this: --at-least {stands}");
+    }
     text += &match &health {
         Ok(h) => format!(
             "\n{}: {} of {} disks current, {} of {} used, {} alarms, {} open grants",
@@ -335,6 +369,7 @@ fn run_status(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
         "dataset": home.dataset(), "generation": state.map(|s| s.generation), "stream": state.map(|s| s.stream),
         "acknowledged": state.map(|s| s.acknowledged.length), "signed_to": state.map(|s| s.signed),
         "snapshot_to": state.map(|s| s.complete), "spooled": pending, "appliance": health_value,
+        "authority": digits, "site_serial": serial, "at_least": stands,
     });
     out.result(&value, text)?;
     Ok(if health.is_ok() { Outcome::Done } else { Outcome::No })
@@ -347,6 +382,12 @@ fn spooled(dir: &Path) -> u64 {
 
 fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
     let (site, authority) = open_site(&read_bounded(&wish.site)?)?;
+    let digits = fingerprint::of_key(&authority);
+    if wish.authority.as_ref().is_some_and(|given| !fingerprint::same(given, &digits)) {
+        return Err(anyhow!("the digits of this site file's authority are {digits}, not those you gave"))
+            .next("don't go on with this site file; ask the authority or a custodian for theirs");
+    }
+    out.say(format!("the site file is of the authority {digits}; compare these digits with a custodian"));
     let mut target = target(&site.statement, wish.appliance.as_ref())?;
     if let Some(address) = &wish.address {
         target.address.clone_from(address);
@@ -358,7 +399,14 @@ fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
     }
     let only = wish.path.clone().map_or(Only::All, Only::Path);
     let (began, fetching, writing) = (Instant::now(), out.bytes("fetching and checking", Some(0)), out.bytes("restoring", None));
-    let wanted = restore::Wish { to: &wish.to, only, dataset: wish.dataset.clone(), generation: wish.generation };
+    let wanted = restore::Wish {
+        to: &wish.to,
+        only,
+        dataset: wish.dataset.clone(),
+        generation: wish.generation,
+        stream: wish.stream,
+        at_least: wish.at_least,
+    };
     let mut fetched = |n, total| {
         fetching.total(total);
         fetching.add(n);
@@ -368,7 +416,7 @@ fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
     writing.done();
     let done = done?;
     let r = &done.restored;
-    for note in &r.notes {
+    for note in r.notes.iter().chain(&done.warnings) {
         eprintln!("warning: {}", hoidla_cli::screen::plain(note));
     }
     if let Some(broken) = &done.broken {
@@ -379,8 +427,9 @@ fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
         let messages = human::count(done.unsigned as u64, "message");
         out.say(format!("the signed range ends at byte {}: {messages} after it were not used", done.signed));
     }
-    let text = format!(
-        "{} of {} restored to {}, {}\ngeneration {}, stream {}: {} bytes, signed to {}, this snapshot to {}{}",
+    let ((from, to), signed_at) = (r.taken, done.signed_at);
+    let mut text = format!(
+        "{} of {} restored to {}, {}\ngeneration {}, stream {}: {} bytes, signed to {}, this snapshot to {}\ncopied in from {from} to {to}, signed {signed_at}, by the agent's clock",
         human::count(r.entries - r.failed, "entry"),
         human::bytes(r.bytes),
         wish.to.display(),
@@ -390,14 +439,21 @@ fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
         done.stream.bytes,
         done.signed,
         done.snapshot,
-        if r.owners { "" } else { "\nowners were not restored: that takes root" },
     );
+    text += match wish.at_least {
+        Some(_) => "\nit holds what was acknowledged at home",
+        None => "\nwhether that is the newest only home can tell: ask for the last push's --at-least",
+    };
+    if !r.owners {
+        text += "\nowners were not restored: that takes root";
+    }
     let value = json!({
         "generation": done.stream.generation, "stream": done.stream.stream, "stream_bytes": done.stream.bytes,
+        "authority": digits, "taken": [from, to], "signed_at": signed_at, "at_least": wish.at_least.map(written_chain), "warnings": done.warnings,
         "signed_to": done.signed, "unsigned_messages": done.unsigned, "snapshot_to": done.snapshot, "broken": done.broken,
         "entries": r.entries, "bytes": r.bytes, "failed": r.failed, "changed": r.changed, "owners": r.owners,
         "notes": r.notes, "seconds": began.elapsed().as_secs_f64(),
     });
     out.result(&value, text)?;
-    Ok(if r.failed > 0 || done.broken.is_some() { Outcome::No } else { Outcome::Done })
+    Ok(if r.failed > 0 || done.broken.is_some() || !done.warnings.is_empty() { Outcome::No } else { Outcome::Done })
 }

@@ -3,7 +3,8 @@
 //! Papers are told by their first line, not by their file's name: one `site/1`, one
 //! `agent/1`, `vault/1` of its dataset (the newest epoch counts), one key file, one
 //! certificate (`*.der` or `*.crt`). All are checked against the authority's key,
-//! which stands in the site file.
+//! which stands in the site file; and that one is the authority that this machine has
+//! believed before, and no older than what it has seen.
 
 use std::{
     fs::{self, File},
@@ -26,6 +27,9 @@ use hoidla_format::{
     statement::MOST,
     statements::{AgentCertificate, Site, Vault},
 };
+use hoidla_quorum::fingerprint;
+
+use crate::believed;
 
 /// The file in which an unattended agent finds its passphrase.
 pub const PASSPHRASE: &str = "passphrase";
@@ -53,6 +57,7 @@ impl Home {
         let papers = Papers::collect(dir)?;
         let site_note = papers.one("site", "the signed site file")?;
         let (site, authority) = open_site(site_note)?;
+        believed::check(dir, &site)?;
         let name = site.statement.site.clone();
         let agent: Signed<AgentCertificate> = sign::open(papers.one("agent", "the agent's certificate")?, Some("authority"), &authority)
             .context("the agent's certificate (agent/1) is not of this site's authority")
@@ -75,7 +80,13 @@ impl Home {
             "the X.509 certificate in {} is for another key than the key file's; put the right one there",
             dir.display()
         );
+        believed::remember(dir, &site)?;
         Ok(Self { dir: dir.to_owned(), site, agent, vault, vault_key, keys, certificate: papers.certificate })
+    }
+
+    /// The authority's digits, to be compared by telephone.
+    pub fn authority(&self) -> String {
+        of_authority(&self.site.statement)
     }
 
     /// The dataset it copies in.
@@ -102,6 +113,11 @@ pub fn open_site(note: &[u8]) -> Result<(Signed<Site>, VerifyingKey)> {
         .context("the site file's signature doesn't fit")
         .next("fetch the signed site file again")?;
     Ok((site, key))
+}
+
+/// The digits of a site's authority.
+pub(crate) fn of_authority(site: &Site) -> String {
+    VerifyingKey::from_sec1(&site.authority.0).map(|key| fingerprint::of_key(&key)).unwrap_or_default()
 }
 
 /// Where an appliance of the site listens.

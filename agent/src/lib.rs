@@ -12,6 +12,7 @@
 //! It doesn't guard the home machine: who rules that reads the registry anyway.
 #![forbid(unsafe_code)]
 
+mod believed;
 pub mod commands;
 pub mod fetch;
 pub mod home;

@@ -132,7 +132,7 @@ impl Pusher<'_> {
         self.line(&state, &spool).run(&mut draining)?;
         let mut ledger = draining.ledger;
         ledger.save(true)?;
-        let next = ledger.epoch.checked_add(1).context("this stream has had all its epochs: push with --new-generation")?;
+        let next = next_epoch(ledger.epoch)?;
         Ok((ledger.state, next, resumed))
     }
 
@@ -195,6 +195,11 @@ fn lock(home: &Path) -> Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, e)| anyhow!("{}: another push is running ({e})", home.display()))
         .next("wait until it is done; each dataset has one agent")
+}
+
+/// The epoch after one that the embassy named, which may be any number.
+fn next_epoch(epoch: u32) -> Result<u32> {
+    epoch.checked_add(1).context("this stream has had all its epochs").next("push with --new-generation")
 }
 
 fn writer_of<'a, 'h>(writer: &'a Mutex<StreamWriter<'h>>) -> MutexGuard<'a, StreamWriter<'h>> {
@@ -289,7 +294,7 @@ impl Events for Pushing<'_, '_> {
     fn opened(&mut self, opened: &Opened) -> Result<()> {
         let mut writer = writer_of(self.writer);
         if opened.closed && writer.epoch() <= opened.epoch {
-            writer.reseal(opened.acknowledged, opened.epoch + 1)?;
+            writer.reseal(opened.acknowledged, next_epoch(opened.epoch)?)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use hoidla_crypto::{
     keys::ReaderKeys,
 };
 use hoidla_format::Name;
+use hoidla_quorum::fingerprint;
 
 use crate::home::read_bounded;
 
@@ -26,16 +27,26 @@ pub struct Reader {
     pub keys: ReaderKeys,
 }
 
+/// What was made.
+pub struct Made {
+    /// The public half, for the grant.
+    pub public: PathBuf,
+    /// Digits of both public keys; custodians see the same in a grant.
+    pub digits: String,
+}
+
 /// Makes a reader's key under a passphrase at `out`, and its public half beside it, for the grant.
-pub fn new(name: &Name, out: &Path, passphrase: &PassphraseSource) -> Result<PathBuf> {
+pub fn new(name: &Name, out: &Path, passphrase: &PassphraseSource) -> Result<Made> {
     let passphrase = passphrase.new_one(&format!("the reader {name}"))?;
     let secret = Secret::random();
     let keys = ReaderKeys::from_seed(&secret);
-    let public = keys.signing.sign_statement(name.as_str(), &keys.public(name));
+    let public = keys.public(name);
+    let digits = fingerprint::of_reader(&public);
+    let public = keys.signing.sign_statement(name.as_str(), &public);
     let beside = out.with_extension("reader");
     create(out, &KeyFile::protect(Role::Reader, name, &secret, passphrase.as_str())?)?;
     create(&beside, public.as_bytes())?;
-    Ok(beside)
+    Ok(Made { public: beside, digits })
 }
 
 fn create(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -1,4 +1,9 @@
 //! `restore`: with a reader's key, the site file and a grant, and nothing else from home.
+//!
+//! Promises: one stream, which the authority's agent signed, is checked and then restored.
+//! Of two streams of one generation a person chooses. What a revoked agent signed is
+//! taken only when a person names it, and then with a warning. Without
+//! [`Wish::at_least`] it cannot tell whether the embassy keeps newer bytes from it.
 
 use std::{
     fs::{self, File},
@@ -14,14 +19,15 @@ use hoidla_crypto::{
 };
 use hoidla_door::{Connection, DoorError, Identity, Target, connect, software_key};
 use hoidla_format::{
-    ByteRange, Hash32, Name,
+    ByteRange, Hash32, Moment, Name, StreamId,
+    frame::Chain,
     statements::{Grant, Site},
 };
 use hoidla_protocol::{Code, Key, Read, Request, Response, StreamEntry, client::Broken};
 use hoidla_snapshot::{Only, Restored, restore as write_out};
 
 use crate::{
-    fetch::{self, Intake, Opened},
+    fetch::{self, Expected, Intake, Opened},
     reader::Reader,
 };
 
@@ -36,8 +42,12 @@ pub struct Wish<'a> {
     pub only: Only,
     /// Which dataset, if the grant covers several.
     pub dataset: Option<Name>,
-    /// Which generation; the newest with a whole snapshot if none.
+    /// Which generation; the newest if none.
     pub generation: Option<u32>,
+    /// Which stream, if a generation has several.
+    pub stream: Option<StreamId>,
+    /// Where the agent at home saw the stream stand.
+    pub at_least: Option<Chain>,
 }
 
 /// What came back.
@@ -52,6 +62,10 @@ pub struct Done {
     pub unsigned: usize,
     /// Up to where the snapshot's signature reaches.
     pub snapshot: u64,
+    /// When the agent signed that, as its clock claimed.
+    pub signed_at: Moment,
+    /// What else is not as it should be: a line each.
+    pub warnings: Vec<String>,
     /// Why what follows the signed range was refused, if it was.
     pub broken: Option<String>,
 }
@@ -71,20 +85,81 @@ pub fn restore(
     let identity = Identity::own(&reader.name, software_key(&reader.keys.signing.to_pkcs8())?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     fs::create_dir_all(wish.to).with_context(|| format!("cannot make {}", wish.to.display()))?;
-    let (stream, opened, broken) = runtime.block_on(async {
-        let mut connection = explained(connect(target, &identity).await)?;
-        let keys = keys(&mut connection, grant.hash).await?;
-        let stream = choose(list(&mut connection, &dataset).await?, wish.generation, &dataset)?;
-        let mut intake = Intake::new(&site.statement.site, &dataset, stream.stream, authority, staging(wish.to)?);
-        let broken = read_all(&mut connection, grant.hash, &dataset, &stream, &mut intake, fetched).await?;
-        _ = connection.writer.close().await;
-        let opened = intake.finish(|binding| sealer(reader, binding, &grant.hash, &keys))?;
-        anyhow::Ok((stream, opened, broken))
-    })?;
+    let authority = (&site.statement, authority);
+    let (found, mut warnings) =
+        runtime.block_on(fetch_one(reader, authority, (target, &identity), (grant.hash, &dataset), wish, fetched))?;
+    let Found { stream, opened, broken } = found;
     let end = *opened.ends().last().ok_or_else(|| no_snapshot(&opened, broken.as_deref()))?;
+    warnings.extend(opened.revoked.iter().map(|a| format!("the agent {a}, which the site file revokes, signed in this stream")));
+    warnings.extend(opened.damaged());
     let address = opened.address(&end)?;
     let restored = write_out(&opened, address, wish.to, &wish.only, written)?;
-    Ok(Done { restored, stream, signed: opened.signed, unsigned: opened.unsigned, snapshot: end.signed_to, broken })
+    let (signed, unsigned) = (opened.signed, opened.unsigned);
+    Ok(Done { restored, stream, signed, unsigned, snapshot: end.signed_to, signed_at: end.signed_at, warnings, broken })
+}
+
+/// A stream that was fetched and checked.
+struct Found {
+    stream: StreamEntry,
+    opened: Opened,
+    broken: Option<String>,
+}
+
+/// Fetches the stream that is wished for; without a wish the newest that isn't a revoked agent's.
+async fn fetch_one(
+    reader: &Reader,
+    (site, authority): (&Site, &VerifyingKey),
+    (target, identity): (&Target, &Identity),
+    (grant, dataset): (Hash32, &Name),
+    wish: &Wish<'_>,
+    fetched: &mut dyn FnMut(u64, u64),
+) -> Result<(Found, Vec<String>)> {
+    let mut connection = explained(connect(target, identity).await)?;
+    let keys = keys(&mut connection, grant).await?;
+    let mut streams = list(&mut connection, dataset).await?;
+    let whoever_signed = wish.generation.is_some() || wish.stream.is_some();
+    let mut passed: Vec<String> = vec![];
+    loop {
+        let stream = match choose(&streams, wish, dataset) {
+            Err(e) if !passed.is_empty() => return Err(e.context(passed.join("; "))),
+            chosen => chosen?,
+        };
+        let expected = Expected {
+            site: &site.site,
+            dataset,
+            stream: stream.stream,
+            generation: stream.generation,
+            authority,
+            revoked: &site.revoked_agents,
+            whoever_signed,
+            at_least: wish.at_least,
+        };
+        let mut intake = Intake::new(expected, staging(wish.to)?);
+        let broken = read_all(&mut connection, grant, dataset, &stream, &mut intake, fetched).await?;
+        let reached = intake.reached();
+        let opened = intake.finish(|binding| sealer(reader, binding, &grant, &keys));
+        if !whoever_signed && opened.ends().is_empty() && !opened.revoked.is_empty() {
+            passed.push(format!("generation {} was passed over: {}", stream.generation, broken.unwrap_or_default()));
+            streams.retain(|s| s.stream != stream.stream);
+            continue;
+        }
+        ensure_reached(reached, &stream, wish.at_least, broken.as_deref())?;
+        _ = connection.writer.close().await;
+        return Ok((Found { stream, opened, broken }, passed));
+    }
+}
+
+fn ensure_reached(reached: bool, stream: &StreamEntry, at_least: Option<Chain>, broken: Option<&str>) -> Result<()> {
+    let (false, Some(least)) = (reached, at_least) else { return Ok(()) };
+    let why = broken.map(|b| format!(" ({b})")).unwrap_or_default();
+    let (generation, bytes) = (stream.generation, stream.bytes);
+    let what = anyhow!(
+        "the embassy gives {bytes} bytes of generation {generation}, and among them not what was acknowledged at home, {}:{}{why}; nothing was restored",
+        least.length,
+        least.root
+    );
+    Err(what)
+        .next("what you hold may be of another generation (--generation); if not, the embassy keeps something back: tell the authority")
 }
 
 fn no_snapshot(opened: &Opened, broken: Option<&str>) -> anyhow::Error {
@@ -160,12 +235,25 @@ async fn list(connection: &mut Connection, dataset: &Name) -> Result<Vec<StreamE
     Ok(streams)
 }
 
-fn choose(mut streams: Vec<StreamEntry>, generation: Option<u32>, dataset: &Name) -> Result<StreamEntry> {
-    streams.retain(|s| s.bytes > 0 && generation.is_none_or(|g| g == s.generation));
-    let newest = streams.into_iter().max_by_key(|s| s.generation);
-    newest.ok_or_else(|| {
-        anyhow!("the embassy has nothing of the dataset {dataset}{}", if generation.is_some() { " in that generation" } else { "" })
-    })
+fn choose(streams: &[StreamEntry], wish: &Wish, dataset: &Name) -> Result<StreamEntry> {
+    let fits =
+        |s: &&StreamEntry| s.bytes > 0 && wish.generation.is_none_or(|g| g == s.generation) && wish.stream.is_none_or(|id| id == s.stream);
+    let newest = streams.iter().filter(fits).map(|s| s.generation).max();
+    let mut found = streams.iter().filter(fits).filter(|s| Some(s.generation) == newest);
+    let asked = if wish.generation.is_some() || wish.stream.is_some() { " that was asked for" } else { " to choose by itself" };
+    let first = found.next().ok_or_else(|| anyhow!("the embassy has nothing of the dataset {dataset}{asked}"))?;
+    let others: Vec<_> = found.map(|s| format!("{} ({} bytes)", s.stream, s.bytes)).collect();
+    if others.is_empty() {
+        return Ok(first.clone());
+    }
+    let what = anyhow!(
+        "generation {} has several streams: {} ({} bytes), {}; nothing was restored",
+        first.generation,
+        first.stream,
+        first.bytes,
+        others.join(", ")
+    );
+    Err(what).next("an agent begins one for each generation: ask the authority which is right, and name it with --stream")
 }
 
 /// Gives why the stream was refused from some byte on, if it was.

@@ -2,12 +2,16 @@
 
 mod common;
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use common::{Embassy, folder, noise, same};
-use hoidla_agent::state::State;
-use hoidla_format::{Kind, frame};
+use common::{Embassy, folder, name, noise, same};
+use hoidla_agent::{restore::Wish, state::State};
+use hoidla_format::{Hash32, Kind, StreamId, frame, frame::Chain};
 use hoidla_snapshot::Only;
+
+fn wish(to: &Path) -> Wish<'_> {
+    Wish { to, only: Only::All, dataset: None, generation: None, stream: None, at_least: None }
+}
 
 fn kinds(e: &Embassy) -> Vec<(u32, Kind)> {
     e.store().only().frames.iter().map(|(epoch, f)| (*epoch, frame::split(f).unwrap().0)).collect()
@@ -209,4 +213,125 @@ fn a_grant_that_is_not_open_restores_nothing() {
     let (another, _) = e.granted();
     let refused = e.restore(&(another, first.1), &e.path("to"), Only::All).err().unwrap();
     assert!(format!("{refused:#}").contains("another reader's key"), "{refused:#}");
+}
+
+#[test]
+fn a_stream_listed_under_another_generation_is_refused() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 11);
+    e.push(&home, &root).unwrap();
+    e.store().only().generation = 2;
+    let refused = e.restore(&e.granted(), &e.path("to"), Only::All).err().unwrap();
+    assert!(format!("{refused:#}").contains("signed this as generation 1, and the embassy lists it as 2"), "{refused:#}");
+}
+
+#[test]
+fn what_was_acknowledged_at_home_can_be_demanded() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 12);
+    let first = e.push(&home, &root).unwrap().state.acknowledged;
+    let frames = e.store().only().frames.len();
+    fs::write(root.join("new"), "new").unwrap();
+    let second = e.push(&home, &root).unwrap().state.acknowledged;
+    let granted = e.granted();
+    let restore = |to: &str, at_least| e.restore_as(&granted, Wish { at_least: Some(at_least), ..wish(&e.path(to)) });
+    let done = restore("newest", second).unwrap();
+    assert!(done.restored.taken.0 <= done.restored.taken.1 && done.restored.taken.1 <= done.signed_at);
+    restore("more than demanded", first).unwrap();
+    let refused = restore("another root", Chain { root: Hash32([7; 32]), ..second }).err().unwrap();
+    assert!(format!("{refused:#}").contains("keeps something back"), "{refused:#}");
+    let refused = restore("within a frame", Chain { length: second.length - 1, ..second }).err().unwrap();
+    assert!(format!("{refused:#}").contains("keeps something back"), "{refused:#}");
+
+    e.store().only().frames.truncate(frames);
+    let refused = restore("cut", second).err().unwrap();
+    assert!(format!("{refused:#}").contains("keeps something back"), "{refused:#}");
+    assert_eq!(fs::read_dir(e.path("cut")).unwrap().count(), 0, "nothing was restored");
+    restore("cut, and no more demanded", first).unwrap();
+}
+
+#[test]
+fn of_two_streams_of_a_generation_a_person_chooses() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 13);
+    let stream = e.push(&home, &root).unwrap().state.stream;
+    let other = e.store().only().clone();
+    e.store().streams.insert(StreamId([1; 16]), other);
+    let granted = e.granted();
+    for generation in [None, Some(1)] {
+        let refused = e.restore_as(&granted, Wish { generation, ..wish(&e.path("to")) }).err().unwrap();
+        let refused = format!("{refused:#}");
+        assert!(refused.contains("--stream") && refused.contains(&stream.to_string()), "{refused}");
+    }
+    let done = e.restore_as(&granted, Wish { stream: Some(stream), ..wish(&e.path("to")) }).unwrap();
+    assert_eq!(done.stream.stream, stream);
+    let refused = e.restore_as(&granted, Wish { stream: Some(StreamId([2; 16])), ..wish(&e.path("none")) }).err().unwrap();
+    assert!(format!("{refused:#}").contains("asked for"), "{refused:#}");
+}
+
+#[test]
+fn what_a_revoked_agent_signed_is_taken_only_by_name() {
+    let mut e = Embassy::new();
+    let (good, bad, root) = (e.home_of("agent-1", "good", 3600), e.home_of("agent-2", "bad", 3600), e.path("root"));
+    folder(&root, 14);
+    e.push(&good, &root).unwrap();
+    fs::write(root.join("forged"), "forged").unwrap();
+    assert_eq!(e.push(&bad, &root).unwrap().state.generation, 2);
+    let granted = e.granted();
+    assert_eq!(e.restore(&granted, &e.path("before"), Only::All).unwrap().stream.generation, 2);
+
+    e.site.revoked_agents = vec![name("agent-2")];
+    let done = e.restore(&granted, &e.path("default"), Only::All).unwrap();
+    assert_eq!(done.stream.generation, 1, "the revoked agent's is not chosen");
+    assert!(!e.path("default/root/forged").exists());
+    assert!(done.warnings.iter().any(|w| w.contains("generation 2 was passed over") && w.contains("agent-2")), "{:?}", done.warnings);
+    let named = e.restore_as(&granted, Wish { generation: Some(2), ..wish(&e.path("named")) }).unwrap();
+    assert!(e.path("named/root/forged").exists());
+    assert!(named.warnings.iter().any(|w| w.contains("agent-2")), "{:?}", named.warnings);
+
+    e.site.revoked_agents.push(name("agent-1"));
+    let refused = format!("{:#}", e.restore(&granted, &e.path("none"), Only::All).err().unwrap());
+    assert!(refused.contains("agent-1") && refused.contains("agent-2") && refused.contains("--generation"), "{refused}");
+}
+
+#[test]
+fn an_old_epoch_that_does_not_open_is_passed_over() {
+    for damaged in [false, true] {
+        let e = Embassy::new();
+        let (home, root) = (e.home("home", 3600), e.path("root"));
+        folder(&root, 15);
+        e.push(&home, &root).unwrap();
+        fs::write(root.join("new"), noise(16, 3_000_000)).unwrap();
+        e.push(&home, &root).unwrap();
+        let trouble = |e: &Embassy, epoch| {
+            let at = &mut e.store().trouble;
+            *(if damaged { &mut at.bad_key_of } else { &mut at.wrong_key_of }) = Some(epoch);
+        };
+        trouble(&e, 1);
+        let done = e.restore(&e.granted(), &e.path("to"), Only::All).unwrap();
+        assert!(done.warnings.len() == 1 && done.warnings[0].contains("epoch 1 was passed over"), "{:?}", done.warnings);
+        assert!(done.restored.failed > 0, "what lay in it is named");
+        assert_eq!(fs::read(e.path("to/root/new")).unwrap(), noise(16, 3_000_000));
+        trouble(&e, 2);
+        let refused = format!("{:#}", e.restore(&e.granted(), &e.path("none"), Only::All).err().unwrap());
+        assert!(refused.contains("epoch 2 is needed, and it doesn't open"), "{refused}");
+    }
+}
+
+#[test]
+fn after_the_last_epoch_comes_none() {
+    // The next push connects to send what is left, then to send what is new.
+    for more in [1, 2] {
+        let e = Embassy::new();
+        let (home, root) = (e.home("home", 3600), e.path("root"));
+        folder(&root, 17);
+        e.push(&home, &root).unwrap();
+        let from = e.store().connections + more;
+        e.store().trouble.last_epoch_from = Some(from);
+        let refused = format!("{:#}", e.push(&home, &root).err().unwrap());
+        assert!(refused.contains("all its epochs"), "{refused}");
+    }
 }

@@ -4,10 +4,14 @@ mod common;
 
 use std::{fs, path::Path};
 
+use clap::Parser;
 use common::{Embassy, folder};
-use hoidla_agent::home::Home;
+use hoidla_agent::{Arguments, home::Home, reader, run};
 use hoidla_cli::PassphraseSource;
+use hoidla_crypto::sign;
 use hoidla_door::AgentRequest;
+use hoidla_format::statements::Reader;
+use hoidla_quorum::fingerprint;
 
 fn refusal(home: &Path) -> String {
     format!("{:#}", Home::open(home, &PassphraseSource::default()).err().expect("refused"))
@@ -85,4 +89,75 @@ fn missing_doubled_and_changed_papers_are_named() {
     fs::write(home.join("passphrase"), "not this one\n").unwrap();
     assert!(refusal(&home).contains("passphrase doesn't open"));
     assert!(refusal(&e.path("nowhere")).contains("no such folder"));
+}
+
+fn believe(e: &Embassy, home: &Path) -> Result<Home, String> {
+    fs::write(home.join("site.txt"), e.sign(&e.site)).unwrap();
+    Home::open(home, &PassphraseSource::default()).map_err(|e| format!("{e:#}"))
+}
+
+#[test]
+fn a_site_has_one_authority_and_its_file_only_grows_newer() {
+    let mut e = Embassy::new();
+    let home = e.home("home", 3600);
+    e.site.serial = 5;
+    believe(&e, &home).unwrap();
+    believe(&e, &home).unwrap();
+    e.site.serial = 4;
+    let refused = believe(&e, &home).err().unwrap();
+    assert!(refused.contains("has seen serial 5"), "{refused}");
+    (e.site.serial, e.site.development) = (5, false);
+    let refused = believe(&e, &home).err().unwrap();
+    assert!(refused.contains("another site file of serial 5"), "{refused}");
+    // A newer one counts at once, even if it revokes this very agent.
+    (e.site.serial, e.site.revoked_agents) = (6, vec![common::name("agent-1")]);
+    assert!(believe(&e, &home).err().unwrap().contains("revokes the agent"));
+    (e.site.serial, e.site.revoked_agents) = (5, vec![]);
+    assert!(believe(&e, &home).err().unwrap().contains("has seen serial 6"));
+
+    // A whole folder of good papers, of another authority.
+    let (other, e) = (Embassy::new(), Embassy::new());
+    let home = e.home("another's", 3600);
+    let mine = believe(&e, &home).unwrap().authority();
+    for paper in fs::read_dir(other.home("theirs", 3600)).unwrap() {
+        let paper = paper.unwrap();
+        fs::copy(paper.path(), home.join(paper.file_name())).unwrap();
+    }
+    let refused = believe(&other, &home).err().unwrap();
+    assert!(refused.contains("don't go on") && refused.contains(&mine), "{refused}");
+    fs::write(home.join("believed/site.txt"), "damaged").unwrap();
+    assert!(believe(&e, &home).err().unwrap().contains("believed last, is damaged"));
+}
+
+#[test]
+fn a_reader_s_digits_are_those_in_its_grant() {
+    let e = Embassy::new();
+    let (key, passphrase) = (e.path("reader.key"), e.path("passphrase"));
+    fs::write(&passphrase, "a passphrase of words\n").unwrap();
+    let source = PassphraseSource { passphrase_file: Some(passphrase) };
+    let made = reader::new(&common::name("reader-1"), &key, &source).unwrap();
+    let public = sign::read_unverified::<Reader>(&fs::read(&made.public).unwrap()).unwrap().statement;
+    assert_eq!(made.digits, fingerprint::of_reader(&public));
+    assert!(reader::new(&common::name("reader-1"), &key, &source).is_err(), "nothing is overwritten");
+}
+
+#[test]
+fn a_site_file_of_other_digits_restores_nothing() {
+    let (e, other) = (Embassy::new(), Embassy::new());
+    let site = e.home("home", 3600).join("site.txt");
+    let (site, to) = (site.to_str().unwrap(), e.path("to"));
+    let restore = |digits: &str| {
+        let to = to.to_str().unwrap();
+        let given = ["hoidla-agent", "restore", "--quiet", "--key", "none", "--grant", "none", "--site", site, "--to", to];
+        let arguments = Arguments::try_parse_from(given.into_iter().chain(["--authority", digits])).unwrap();
+        format!("{:#}", run(arguments).err().unwrap())
+    };
+    let refused = restore(&fingerprint::of_key(&other.verifying()));
+    assert!(refused.contains("not those you gave"), "{refused}");
+    let refused = restore(&fingerprint::of_key(&e.verifying()));
+    assert!(refused.contains("cannot open none"), "it goes on to the grant: {refused}");
+    let bad = ["hoidla-agent", "restore", "--key", "k", "--grant", "g", "--site", "s", "--to", "t", "--at-least"];
+    for chain in ["", "5", "5:", "0:0000", ":00"] {
+        assert!(Arguments::try_parse_from(bad.into_iter().chain([chain])).is_err(), "{chain}");
+    }
 }

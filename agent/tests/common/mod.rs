@@ -18,7 +18,7 @@ use hoidla_agent::{
 use hoidla_cli::PassphraseSource;
 use hoidla_crypto::{
     Secret,
-    datakey::{self, Binding},
+    datakey::{self, Binding, DataKey},
     hpke::{KeyPair, PublicKey, SUITE},
     keyfile::{Cost, KeyFile, Role as KeyRole},
     keys::{AgentKeys, AuthorityKeys, ReaderKeys},
@@ -110,6 +110,12 @@ pub struct Trouble {
     pub mute: bool,
     /// An opening closes the epoch when so many more frames have come.
     pub close_after: Option<usize>,
+    /// From this connection on, streams are said to be at their last epoch, and closed.
+    pub last_epoch_from: Option<usize>,
+    /// Another key is re-wrapped than this epoch was sealed with.
+    pub wrong_key_of: Option<u32>,
+    /// What is re-wrapped of this epoch is damaged.
+    pub bad_key_of: Option<u32>,
     /// The disks are full after so many more frames.
     pub full_after: Option<usize>,
 }
@@ -217,9 +223,13 @@ impl Embassy {
 
     /// Makes an agent's folder, valid until so many seconds from now.
     pub fn home(&self, folder: &str, valid: i64) -> PathBuf {
+        self.home_of("agent-1", folder, valid)
+    }
+
+    pub fn home_of(&self, agent: &str, folder: &str, valid: i64) -> PathBuf {
         let dir = self.path(folder);
         fs::create_dir(&dir).unwrap();
-        let (secret, agent) = (Secret::random(), name("agent-1"));
+        let (secret, agent) = (Secret::random(), name(agent));
         let keys = AgentKeys::from_seed(&secret);
         let key = keys.signing.verifying_key().to_sec1();
         let (not_before, now) = (Moment::from_seconds(1), Moment::now().seconds());
@@ -284,9 +294,12 @@ impl Embassy {
         (reader, note)
     }
 
-    pub fn restore(&self, (reader, grant): &(Reader, String), to: &Path, only: Only) -> anyhow::Result<restore::Done> {
+    pub fn restore(&self, granted: &(Reader, String), to: &Path, only: Only) -> anyhow::Result<restore::Done> {
+        self.restore_as(granted, restore::Wish { to, only, dataset: None, generation: None, stream: None, at_least: None })
+    }
+
+    pub fn restore_as(&self, (reader, grant): &(Reader, String), wish: restore::Wish) -> anyhow::Result<restore::Done> {
         let site: Signed<Site> = sign::open_edited(self.sign(&self.site).as_bytes(), Some("authority"), &self.verifying()).unwrap();
-        let wish = restore::Wish { to, only, dataset: None, generation: None };
         restore::restore(reader, (&site, &self.verifying()), grant.as_bytes(), &self.target, &wish, &mut |_, _| {}, &mut |_| {})
     }
 
@@ -420,10 +433,11 @@ impl Server {
                 if open.last.length > chain.length {
                     return no(Code::Behind, "this store is behind what the agent saw acknowledged: alarm");
                 }
+                let last = store.trouble.last_epoch_from.is_some_and(|n| store.connections >= n);
                 let opened = Opened {
                     handle: Handle(0),
-                    epoch: stored.epoch(),
-                    closed: stored.epoch() > 0 && stored.closed >= stored.epoch(),
+                    epoch: if last { u32::MAX } else { stored.epoch() },
+                    closed: last || (stored.epoch() > 0 && stored.closed >= stored.epoch()),
                     acknowledged: chain,
                 };
                 vec![Response::Opened(session.opened(open.dataset, open.stream, open.generation, opened).unwrap())]
@@ -478,8 +492,15 @@ fn rewrapped(store: &Store, vault: &KeyPair, reader: &PublicKey, grant: &Hash32)
             let (_, header) = frame::split_epoch_header(body).unwrap();
             let Ok(header) = sign::read_unverified::<EpochHeader>(header) else { continue };
             let h = header.statement;
-            let binding = Binding { site: h.site, dataset: h.dataset.clone(), stream: *stream, epoch: *epoch, vault_epoch: h.vault_epoch };
-            let sealed = datakey::rewrap_to_reader(vault, &binding, &h.wrapped_key.0, reader, grant).unwrap();
+            let binding = Binding { site: h.site, dataset: h.dataset.clone(), stream: h.stream, epoch: *epoch, vault_epoch: h.vault_epoch };
+            let wrapped = match store.trouble.wrong_key_of {
+                Some(wrong) if wrong == *epoch => datakey::wrap(&DataKey::random(), vault.public(), &binding),
+                _ => h.wrapped_key.0,
+            };
+            let mut sealed = datakey::rewrap_to_reader(vault, &binding, &wrapped, reader, grant).unwrap();
+            if store.trouble.bad_key_of == Some(*epoch) {
+                *sealed.last_mut().unwrap() ^= 1;
+            }
             out.push(Response::Key(Key { dataset: h.dataset, stream: *stream, epoch: *epoch, sealed }));
         }
     }

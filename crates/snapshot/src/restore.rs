@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hoidla_format::Malformed;
+use hoidla_format::{Malformed, Moment};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2},
@@ -47,8 +47,10 @@ pub enum Only {
 }
 
 /// What was restored.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Restored {
+    /// When the copying of it began and ended, as the agent's clock claimed.
+    pub taken: (Moment, Moment),
     /// Files, folders, links and pipes.
     pub entries: u64,
     /// Bytes of all files, holes included.
@@ -88,7 +90,15 @@ pub fn restore(
         groups: HashMap::new(),
         path: vec![],
         names: 0,
-        out: Restored { owners: Uid::effective().is_root(), ..Restored::default() },
+        out: Restored {
+            taken: record.taken,
+            entries: 0,
+            bytes: 0,
+            changed: 0,
+            failed: 0,
+            owners: Uid::effective().is_root(),
+            notes: vec![],
+        },
         progress,
     };
     work.run(&wanted)?;
