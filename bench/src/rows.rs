@@ -67,7 +67,8 @@ impl Row {
 pub fn low_median_high(rounds: &[f64]) -> (f64, f64, f64) {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
-    (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+    let middle = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0;
+    (sorted[0], middle, sorted[sorted.len() - 1])
 }
 
 /// The table, for people.
@@ -96,6 +97,7 @@ mod tests {
 
     #[test]
     fn medians_and_targets() {
+        assert_eq!(low_median_high(&[4.0, 2.0]), (2.0, 3.0, 4.0));
         let row = Row::over("r", &[3.0, 1.0, 2.0], Target::AtLeast(2.5), String::new());
         assert_eq!((row.value, row.spread), (2.0, (1.0, 3.0)));
         assert!(row.line().contains("MISSED") && row.met() == Some(false));
