@@ -25,11 +25,13 @@ struct Used {
     total: usize,
     handshakes: usize,
     addresses: HashMap<IpAddr, usize>,
+    shaking: HashMap<IpAddr, usize>,
     peers: HashMap<Role, usize>,
 }
 
 impl Limits {
     /// At most so many connections in all, handshakes under way, connections from one address and of one peer.
+    /// One address has at most an eighth of the handshakes (two, if that is more).
     pub fn new(total: usize, handshakes: usize, per_address: usize, per_peer: usize) -> Arc<Self> {
         Arc::new(Self { total, handshakes, per_address, per_peer, used: Mutex::default() })
     }
@@ -38,12 +40,15 @@ impl Limits {
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Ticket> {
         let mut used = self.lock();
         let from_address = used.addresses.get(&address).copied().unwrap_or(0);
-        if used.total >= self.total || used.handshakes >= self.handshakes || from_address >= self.per_address {
+        let shaking = used.shaking.get(&address).copied().unwrap_or(0);
+        let crowded = used.total >= self.total || used.handshakes >= self.handshakes;
+        if crowded || from_address >= self.per_address || shaking >= (self.handshakes / 8).max(2) {
             return None;
         }
         used.total += 1;
         used.handshakes += 1;
         used.addresses.insert(address, from_address + 1);
+        used.shaking.insert(address, shaking + 1);
         Some(Ticket { limits: self.clone(), address, peer: None })
     }
 
@@ -76,6 +81,7 @@ impl Ticket {
         }
         used.peers.insert(peer.clone(), open + 1);
         used.handshakes -= 1;
+        one_less(&mut used.shaking, &self.address);
         self.peer = Some(peer.clone());
         true
     }
@@ -88,7 +94,10 @@ impl Drop for Ticket {
         one_less(&mut used.addresses, &self.address);
         match &self.peer {
             Some(peer) => one_less(&mut used.peers, peer),
-            None => used.handshakes -= 1,
+            None => {
+                used.handshakes -= 1;
+                one_less(&mut used.shaking, &self.address);
+            }
         }
     }
 }
@@ -128,6 +137,18 @@ mod tests {
         assert!(limits.enter(c).is_none(), "four in all at most");
         drop((first, second, fourth, fifth));
         assert_eq!(limits.in_use(), 0);
-        assert!(limits.lock().addresses.is_empty() && limits.lock().peers.is_empty());
+        let used = limits.lock();
+        assert!(used.addresses.is_empty() && used.shaking.is_empty() && used.peers.is_empty());
+    }
+
+    #[test]
+    fn one_address_leaves_handshakes_to_others() {
+        let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let limits = Limits::new(256, 64, 64, 4);
+        let mut flood: Vec<Ticket> = std::iter::from_fn(|| limits.enter(a)).collect();
+        assert_eq!(flood.len(), 8);
+        assert!(limits.enter(b).is_some(), "another address is let in");
+        assert!(flood[0].admitted(&custodian("alpha")));
+        assert!(limits.enter(a).is_some(), "who is through makes room");
     }
 }
