@@ -118,6 +118,7 @@ async fn fetch_one(
     let keys = keys(&mut connection, grant).await?;
     let mut streams = list(&mut connection, dataset).await?;
     let whoever_signed = wish.generation.is_some() || wish.stream.is_some();
+    let newer = newer_site(site, connection.session.welcome().site_serial);
     let mut passed: Vec<String> = vec![];
     loop {
         let stream = match choose(&streams, wish, dataset) {
@@ -145,8 +146,17 @@ async fn fetch_one(
         }
         ensure_reached(reached, &stream, wish.at_least, broken.as_deref())?;
         _ = connection.writer.close().await;
+        passed.extend(newer);
         return Ok((Found { stream, opened, broken }, passed));
     }
+}
+
+/// Its word is not signed, so it is worth a warning and no more.
+fn newer_site(site: &Site, theirs: u32) -> Option<String> {
+    let ours = site.serial;
+    (theirs > ours).then(|| {
+        format!("the appliance has the site file {theirs}, you gave {ours}: fetch the newest, which may revoke an agent that signed here")
+    })
 }
 
 fn ensure_reached(reached: bool, stream: &StreamEntry, at_least: Option<Chain>, broken: Option<&str>) -> Result<()> {

@@ -292,6 +292,12 @@ fn what_a_revoked_agent_signed_is_taken_only_by_name() {
     assert!(e.path("named/root/forged").exists());
     assert!(named.warnings.iter().any(|w| w.contains("agent-2")), "{:?}", named.warnings);
 
+    // Whether the site file is the newest is told too.
+    assert!(e.restore(&granted, &e.path("old site"), Only::All).unwrap().warnings.len() == 1);
+    e.store().trouble.newer_site = Some(9);
+    let done = e.restore(&granted, &e.path("newer site"), Only::All).unwrap();
+    assert!(done.warnings.iter().any(|w| w.contains("has the site file 9, you gave 1")), "{:?}", done.warnings);
+
     e.site.revoked_agents.push(name("agent-1"));
     let refused = format!("{:#}", e.restore(&granted, &e.path("none"), Only::All).err().unwrap());
     assert!(refused.contains("agent-1") && refused.contains("agent-2") && refused.contains("--generation"), "{refused}");

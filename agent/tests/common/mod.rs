@@ -114,6 +114,8 @@ pub struct Trouble {
     pub last_epoch_from: Option<usize>,
     /// Another key is re-wrapped than this epoch was sealed with.
     pub wrong_key_of: Option<u32>,
+    /// The appliance has a newer site file.
+    pub newer_site: Option<u32>,
     /// What is re-wrapped of this epoch is damaged.
     pub bad_key_of: Option<u32>,
     /// The disks are full after so many more frames.
@@ -335,7 +337,7 @@ impl Server {
             site: name("lux"),
             appliance: name("lux-1"),
             site_hash: Hash32([0; 32]),
-            site_serial: 1,
+            site_serial: self.store.lock().unwrap().trouble.newer_site.unwrap_or(1),
             release: name("test"),
             development: true,
             window,
