@@ -1,17 +1,19 @@
 //! The ceremonies under way, and the re-wrapped keys of those that are open.
 //!
 //! Promises: a ceremony's one-time key lives in locked memory until its end; keys
-//! are kept only re-wrapped to the reader, and forgotten when the monotonic clock
-//! passes the grant's time or a custodian seals; approvals are decided by
+//! are kept only re-wrapped to the reader, and forgotten when the machine's clock, which
+//! counts sleep too, passes the grant's time or a custodian seals; sealing ends an opening
+//! under way; approvals are decided by
 //! `hoidla-quorum`'s intake, one at a time.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use hoidla_crypto::{
     hpke::KeyPair,
     sign::{self, Signed, VerifyingKey},
@@ -21,34 +23,31 @@ use hoidla_format::{
     Bytes, Hash32, Name, statement,
     statements::{Approval, Challenge, Grant, Vault},
 };
-use hoidla_protocol::{Code, Key, Progress, Refused, Response, VaultProgress};
+use hoidla_protocol::{Code, Key, Progress, Refused, Response, Type, VaultProgress};
 use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
-use hoidla_tpm::Tpm;
+use hoidla_tpm::{Clock, Tpm};
 use hoidla_uring::Store;
 use hoidla_verify::TpmName;
 
 use crate::{
-    config::State,
     headers::{Place, wrapped_key},
-    helper::{Helpers, Wrapped},
+    helper::{Ended, Ground, Helpers, Wrapped},
     papers::Papers,
 };
 
 /// Ceremonies at once.
 const MOST: usize = 8;
-/// Data keys that one opening hands out at most.
-const MOST_KEYS: usize = 10_000;
+/// Stream epochs that a dataset has at most, and data keys that one opening hands out at most.
+pub const MOST_EPOCHS: usize = 10_000;
 
 /// All ceremonies of this appliance.
 pub struct Ceremonies {
-    state: State,
-    authority: VerifyingKey,
+    ground: Ground,
     papers: Arc<Papers>,
     tpm: Arc<Tpm>,
     helpers: Helpers,
     admission: Arc<Admission>,
     store: Store,
-    started: Instant,
     inner: Mutex<Inner>,
     /// One helper at a time: there is one TPM.
     turn: tokio::sync::Mutex<()>,
@@ -56,8 +55,27 @@ pub struct Ceremonies {
 
 struct Inner {
     intake: Intake,
-    secrets: HashMap<Hash32, Arc<KeyPair>>,
+    held: HashMap<Hash32, Arc<Held>>,
     keys: HashMap<Hash32, Arc<Vec<Key>>>,
+}
+
+/// What one ceremony holds until it is open or ends. A ceremony of the same grant that is
+/// proposed anew holds another, which the end of the former doesn't touch.
+struct Held {
+    one_time: KeyPair,
+    /// The TPM's resets and restarts when it began.
+    boots: (u32, u32),
+    ended: Ended,
+}
+
+fn boots(clock: &Clock) -> (u32, u32) {
+    (clock.reset_count, clock.restart_count)
+}
+
+/// Time since the machine started, the time asleep included: a suspended machine keeps nothing open longer.
+fn now() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+    nix::time::clock_gettime(clock).expect("Linux has this clock").into()
 }
 
 fn refused(code: Code, why: impl std::fmt::Display) -> Refused {
@@ -71,22 +89,15 @@ fn failed(e: impl std::fmt::Display) -> Refused {
 
 impl Ceremonies {
     /// None under way yet.
-    pub fn new(
-        state: &State,
-        papers: Arc<Papers>,
-        tpm: Arc<Tpm>,
-        helpers: Helpers,
-        admission: Arc<Admission>,
-        store: Store,
-    ) -> anyhow::Result<Self> {
-        let inner = Inner { intake: Intake::new(MOST), secrets: HashMap::new(), keys: HashMap::new() };
-        let authority = state.config()?.authority_key()?;
-        let (started, inner, turn) = (Instant::now(), Mutex::new(inner), tokio::sync::Mutex::default());
-        Ok(Self { state: state.clone(), authority, papers, tpm, helpers, admission, store, started, inner, turn })
+    pub fn new(ground: Ground, tpm: Arc<Tpm>, helpers: Helpers, admission: Arc<Admission>, store: Store) -> Self {
+        let inner = Mutex::new(Inner { intake: Intake::new(MOST), held: HashMap::new(), keys: HashMap::new() });
+        let papers = ground.papers.clone();
+        Self { ground, papers, tpm, helpers, admission, store, inner, turn: tokio::sync::Mutex::default() }
     }
 
-    fn now(&self) -> Duration {
-        self.started.elapsed()
+    async fn clock(&self) -> anyhow::Result<Clock> {
+        let tpm = self.tpm.clone();
+        Ok(tokio::task::spawn_blocking(move || tpm.read_clock()).await??)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -95,9 +106,8 @@ impl Ceremonies {
 
     /// Grants open now.
     pub fn open_now(&self) -> u16 {
-        let now = self.now();
         let inner = self.lock();
-        inner.intake.all(now).filter(|c| matches!(c.phase(), Phase::Open { .. })).count() as u16
+        inner.intake.all(now()).filter(|c| matches!(c.phase(), Phase::Open { .. })).count() as u16
     }
 
     /// Takes a grant: its ceremony begins, or goes on.
@@ -106,20 +116,27 @@ impl Ceremonies {
         if let Some(known) = self.challenged(&grant.hash) {
             return Ok(known);
         }
-        let one_time = KeyPair::generate();
-        let challenge = self.challenge(&grant, &one_time).await.map_err(failed)?;
+        let clock = self.clock().await.map_err(failed)?;
+        let held = Held { one_time: KeyPair::generate(), boots: boots(&clock), ended: Ended::default() };
+        let challenge = self.challenge(&grant, &held.one_time, &clock);
         let covered = self.covered(&grant.statement)?;
+        let answer = self.answer(&grant.statement, &challenge);
+        if answer.encode().len() > Type::Challenged.bounds().1 {
+            return Err(refused(Code::Grant, "the grant covers more vaults than one answer holds; grant fewer at once"));
+        }
         let hash = grant.hash;
         tracing::info!(grant = %hash, purpose = %grant.statement.purpose, reader = %grant.statement.reader.name, "a ceremony begins");
         {
             let mut inner = self.lock();
-            if inner.intake.get(&hash, self.now()).is_none() {
-                let now = self.now();
-                inner.intake.begin(by, grant, challenge, covered, now).map_err(|e| refused(Code::Busy, e))?;
-                inner.secrets.insert(hash, Arc::new(one_time));
+            // Here, since intake sweeps when it begins one: what the ended ones held goes too.
+            let ended = inner.intake.sweep(now());
+            inner.forget(&ended);
+            if inner.intake.get(&hash, now()).is_none() {
+                inner.intake.begin(by, grant, challenge, covered, now()).map_err(|e| refused(Code::Busy, e))?;
+                inner.held.insert(hash, Arc::new(held));
             }
+            self.tell_door(&inner);
         }
-        self.tell_door();
         self.challenged(&hash).ok_or_else(|| refused(Code::Grant, "the ceremony ended at once; submit the grant again"))
     }
 
@@ -140,12 +157,10 @@ impl Ceremonies {
         Ok(grant)
     }
 
-    async fn challenge(&self, grant: &Signed<Grant>, one_time: &KeyPair) -> anyhow::Result<Challenge> {
-        let tpm = self.tpm.clone();
-        let clock = tokio::task::spawn_blocking(move || tpm.read_clock()).await??;
+    fn challenge(&self, grant: &Signed<Grant>, one_time: &KeyPair, clock: &Clock) -> Challenge {
         let mut nonce = vec![0; 32];
         hoidla_crypto::random(&mut nonce);
-        Ok(Challenge {
+        Challenge {
             grant: grant.hash,
             appliance: self.papers.identity.name.clone(),
             site_hash: self.papers.site.hash,
@@ -158,7 +173,7 @@ impl Ceremonies {
             development: self.papers.release.statement.development,
             valid_for_seconds: LONGEST_CHALLENGE,
             quote: Bytes::default(),
-        })
+        }
     }
 
     fn covered(&self, grant: &Grant) -> Result<Vec<Covered>, Refused> {
@@ -175,17 +190,21 @@ impl Ceremonies {
 
     /// The answer to a grant whose ceremony is under way.
     fn challenged(&self, grant: &Hash32) -> Option<Response> {
-        let now = self.now();
         let inner = self.lock();
-        let ceremony = inner.intake.get(grant, now)?;
-        let hashes: Vec<Hash32> = ceremony.grant().statement.covers.iter().map(|c| c.vault).collect();
+        let ceremony = inner.intake.get(grant, now())?;
+        Some(self.answer(&ceremony.grant().statement, ceremony.challenge()))
+    }
+
+    /// A challenge with the papers that custodians need to approve it.
+    fn answer(&self, grant: &Grant, challenge: &Challenge) -> Response {
+        let hashes: Vec<Hash32> = grant.covers.iter().map(|c| c.vault).collect();
         let vault = |h: &Hash32| self.papers.vaults.iter().find(|v| v.hash == *h).map(|v| v.note.clone().into_bytes());
         let envelopes = |h: &Hash32| self.papers.envelopes.iter().find(|e| e.statement.vault == *h).map(|e| e.note.clone().into_bytes());
-        Some(Response::Challenged {
-            challenge: statement::write(ceremony.challenge()),
+        Response::Challenged {
+            challenge: statement::write(challenge),
             vaults: hashes.iter().filter_map(vault).collect(),
             envelopes: hashes.iter().filter_map(envelopes).collect(),
-        })
+        }
     }
 
     /// Takes an approval; the one that completes a quorum opens.
@@ -193,20 +212,20 @@ impl Ceremonies {
         let no = |e: &dyn std::fmt::Display| refused(Code::Approval, e);
         let claimed = sign::read_unverified::<Approval>(note).map_err(|e| no(&format!("the approval was refused: {e}")))?;
         let grant = claimed.statement.grant;
-        let (verified, occasion, one_time) = {
-            let now = self.now();
+        let (verified, occasion, vaults, held) = {
             let inner = self.lock();
-            let verified = inner.intake.verify(&grant, from, note, now).map_err(|e| no(&e))?;
-            let occasion = inner.intake.get(&grant, now).map(Ceremony::occasion).ok_or_else(|| no(&"the ceremony has ended"))?;
-            let one_time = inner.secrets.get(&grant).cloned().ok_or_else(|| no(&"the ceremony has ended"))?;
-            (verified, occasion, one_time)
+            let verified = inner.intake.verify(&grant, from, note, now()).map_err(|e| no(&e))?;
+            let ceremony = inner.intake.get(&grant, now()).ok_or_else(|| no(&"the ceremony has ended"))?;
+            let held = inner.held.get(&grant).cloned().ok_or_else(|| no(&"the ceremony has ended"))?;
+            let vaults: Vec<Vault> = ceremony.covered().iter().map(|c| c.vault.clone()).collect();
+            (verified, ceremony.occasion(), vaults, held)
         };
         for share in verified.shares() {
-            let fits = |v: &&Signed<Vault>| v.statement.dataset == share.dataset && v.statement.vault_epoch == share.vault_epoch;
-            let vault = self.papers.vaults.iter().find(fits).map(|v| v.statement.clone()).ok_or_else(|| no(&"a share of no vault"))?;
+            let fits = |v: &&Vault| v.dataset == share.dataset && v.vault_epoch == share.vault_epoch;
+            let vault = vaults.iter().find(fits).cloned().ok_or_else(|| no(&"a share of no vault that the grant covers"))?;
             let _turn = self.turn.lock().await;
-            self.lock().intake.hears(&grant, from, self.now()).map_err(|e| no(&e))?;
-            let verdict = self.helpers.check(&one_time, occasion, vault, from.clone(), share.clone()).await;
+            self.lock().intake.hears(&grant, from, now()).map_err(|e| no(&e))?;
+            let verdict = self.helpers.check(&held.one_time, occasion, vault, from.clone(), share.clone(), &held.ended).await;
             verdict.map_err(failed)?.map_err(|why| {
                 tracing::warn!("a bad share: {why}");
                 self.lock().intake.blame(&grant, from);
@@ -214,10 +233,9 @@ impl Ceremonies {
             })?;
         }
         let complete = {
-            let now = self.now();
             let mut inner = self.lock();
-            inner.intake.accept(verified, now).map_err(|e| no(&e))?;
-            inner.intake.get(&grant, now).is_some_and(|c| matches!(c.phase(), Phase::Complete { .. }))
+            inner.intake.accept(verified, now()).map_err(|e| no(&e))?;
+            inner.intake.get(&grant, now()).is_some_and(|c| matches!(c.phase(), Phase::Complete { .. }))
         };
         tracing::info!(%grant, custodian = %from, "approved");
         if complete {
@@ -230,17 +248,18 @@ impl Ceremonies {
 
     /// Opens a complete ceremony; if that fails, the ceremony ends.
     async fn open(self: Arc<Self>, grant: Hash32) -> anyhow::Result<()> {
-        let quorate = {
-            let now = self.now();
-            self.lock().intake.take(&grant, now)?
+        let (held, quorate) = {
+            let mut inner = self.lock();
+            let held = inner.held.get(&grant).cloned().context("the ceremony was sealed")?;
+            (held, inner.intake.take(&grant, now())?)
         };
-        let keys = self.rewrapped(&quorate).await;
+        let keys = self.rewrapped(&quorate, &held).await;
         let mut inner = self.lock();
-        inner.secrets.remove(&grant);
-        let now = self.now();
+        // Then the keys are dropped, and a ceremony of the same grant that began since goes on.
+        ensure!(!held.ended.load(Ordering::SeqCst), "it was sealed during its opening; the grant must be approved anew");
+        inner.held.remove(&grant);
         let opened = keys.and_then(|keys| {
-            // If it was sealed meanwhile, this refuses, and the keys are dropped.
-            inner.intake.opened(&grant, now)?;
+            inner.intake.opened(&grant, now())?;
             tracing::info!(%grant, keys = keys.len(), "opened");
             inner.keys.insert(grant, Arc::new(keys));
             Ok(())
@@ -248,61 +267,76 @@ impl Ceremonies {
         if opened.is_err() {
             inner.intake.end(&grant);
         }
-        drop(inner);
-        self.tell_door();
+        self.tell_door(&inner);
         opened.context("the opening failed; the grant must be approved anew")
     }
 
-    /// Closes the covered epochs and re-wraps all their data keys in a helper.
-    async fn rewrapped(&self, quorate: &Quorate) -> anyhow::Result<Vec<Key>> {
-        let one_time = self.lock().secrets.get(&quorate.grant.hash).cloned().context("the ceremony was sealed")?;
-        let mut wrapped = Vec::new();
-        for place in self.close_epochs(&quorate.grant.statement).await? {
-            match self.header(&place).await {
-                Ok(key) => wrapped.push((place.dataset, key)),
-                Err(e) => tracing::warn!(stream = %place.stream, epoch = place.epoch, "stays sealed: {e:#}"),
-            }
-        }
-        let (datasets, wrapped): (Vec<Name>, Vec<Wrapped>) = wrapped.into_iter().unzip();
+    /// Closes the covered epochs and re-wraps their data keys in a helper.
+    async fn rewrapped(&self, quorate: &Quorate, held: &Held) -> anyhow::Result<Vec<Key>> {
+        let (datasets, wrapped): (Vec<Name>, Vec<Wrapped>) = self.covered_keys(&quorate.grant.statement).await?.into_iter().unzip();
         let _turn = self.turn.lock().await;
-        let opened = self.helpers.open(&self.state, &self.papers, &one_time, quorate, &wrapped).await?;
+        ensure!(!held.ended.load(Ordering::SeqCst), "it was sealed before its opening");
+        ensure!(boots(&self.clock().await?) == held.boots, "the TPM was restarted since the challenge");
+        let opened = self.helpers.open(&self.ground, &held.one_time, quorate, &wrapped, &held.ended).await?;
         let key = |((dataset, from), sealed): ((Name, Wrapped), Option<Vec<u8>>)| {
             sealed.map(|sealed| Key { dataset, stream: from.key.stream, epoch: from.key.epoch, sealed })
         };
         Ok(datasets.into_iter().zip(wrapped).zip(opened).filter_map(key).collect())
     }
 
-    /// Closes every current epoch of the covered datasets; gives where all their epochs begin.
-    async fn close_epochs(&self, grant: &Grant) -> anyhow::Result<Vec<Place>> {
+    /// The wrapped keys of the covered vaults: of each dataset, the newest generations' first, up to its part of
+    /// [`MOST_EPOCHS`]. What is more stays sealed; it stops nothing.
+    async fn covered_keys(&self, grant: &Grant) -> anyhow::Result<Vec<(Name, Wrapped)>> {
         let mut datasets: Vec<&Name> = grant.covers.iter().map(|c| &c.dataset).collect();
         datasets.sort();
         datasets.dedup();
-        let mut places = Vec::new();
+        let part = MOST_EPOCHS / datasets.len().max(1);
+        let mut all = Vec::new();
         for dataset in datasets {
-            for (stream, state) in self.store.streams(dataset.clone()).await? {
-                if state.epoch > state.closed {
-                    self.store.close_epoch(stream, state.epoch).await?;
+            let covered = |vault: &Hash32| grant.covers.iter().any(|c| c.dataset == *dataset && c.vault == *vault);
+            let (mut found, mut left) = (0, 0);
+            for place in self.close_epochs(dataset).await? {
+                match self.header(&place).await {
+                    Ok(key) if covered(&key.vault) && found < part => {
+                        found += 1;
+                        all.push((dataset.clone(), key));
+                    }
+                    Ok(key) => left += usize::from(covered(&key.vault)),
+                    Err(e) => tracing::warn!(stream = %place.stream, epoch = place.epoch, "stays sealed: {e:#}"),
                 }
-                let place = |(epoch, start): &(u32, u64)| Place { dataset: dataset.clone(), stream, epoch: *epoch, start: *start };
-                places.extend(state.epochs.iter().map(place));
-                anyhow::ensure!(places.len() <= MOST_KEYS, "more than {MOST_KEYS} epochs; grant fewer datasets at once");
+            }
+            if left > 0 {
+                tracing::warn!(%dataset, "{left} of the oldest epochs are left sealed: one opening hands out {part} keys of this dataset");
             }
         }
-        Ok(places)
+        Ok(all)
+    }
+
+    /// Closes every current epoch of a dataset; gives where all its epochs begin, the newest generation first.
+    async fn close_epochs(&self, dataset: &Name) -> anyhow::Result<Vec<Place>> {
+        let mut places = Vec::new();
+        for (stream, state) in self.store.streams(dataset.clone()).await? {
+            if state.epoch > state.closed {
+                self.store.close_epoch(stream, state.epoch).await?;
+            }
+            let place = |(epoch, start): &(u32, u64)| Place { dataset: dataset.clone(), stream, epoch: *epoch, start: *start };
+            places.extend(state.epochs.iter().map(|e| (state.generation.number, place(e))));
+        }
+        places.sort_by_key(|(generation, place)| Reverse((*generation, place.epoch)));
+        Ok(places.into_iter().map(|(_, place)| place).collect())
     }
 
     /// The wrapped key of the epoch that begins at a place.
     async fn header(&self, place: &Place) -> anyhow::Result<Wrapped> {
         let found = self.store.read(place.stream, place.start).await?.context("nothing is kept there")?;
         let bytes = &found.buffer.as_ref()[found.range.clone()];
-        wrapped_key(bytes, place, &self.papers.identity.site, &self.authority)
+        wrapped_key(bytes, place, &self.papers.identity.site, &self.ground.authority)
     }
 
     /// How far a ceremony is.
     fn progress(&self, grant: &Hash32) -> Option<Progress> {
-        let now = self.now();
         let inner = self.lock();
-        let ceremony = inner.intake.get(grant, now)?;
+        let ceremony = inner.intake.get(grant, now())?;
         let (opened, until) = match ceremony.phase() {
             Phase::Open { until } => (true, until),
             Phase::Collecting { until } | Phase::Complete { until } | Phase::Opening { until } => (false, until),
@@ -314,7 +348,7 @@ impl Ceremonies {
             have: if opened { c.vault.quorum } else { have(&c.vault, &approved) },
             need: c.vault.quorum,
         };
-        let seconds_left = until.saturating_sub(now).as_secs().min(u32::MAX.into()) as u32;
+        let seconds_left = until.saturating_sub(now()).as_secs().min(u32::MAX.into()) as u32;
         Some(Progress { grant: *grant, opened, seconds_left, vaults: ceremony.covered().iter().map(of).collect() })
     }
 
@@ -332,22 +366,19 @@ impl Ceremonies {
             }
         };
         inner.forget(&ended);
-        drop(inner);
-        self.tell_door();
+        self.tell_door(&inner);
         tracing::info!(count = ended.len(), "sealed");
         ended.len() as u32
     }
 
     /// Forgets what has expired; called often.
     pub fn sweep(&self) {
-        let now = self.now();
         let mut inner = self.lock();
-        let ended = inner.intake.sweep(now);
+        let ended = inner.intake.sweep(now());
         inner.forget(&ended);
-        drop(inner);
         if !ended.is_empty() {
             tracing::info!(count = ended.len(), "expired: sealed again");
-            self.tell_door();
+            self.tell_door(&inner);
         }
     }
 
@@ -369,30 +400,26 @@ impl Ceremonies {
 
     /// Whether any open grant lets a reader list a dataset.
     pub fn may_list(&self, reader: &Bytes, dataset: &Name) -> Result<(), Refused> {
-        let now = self.now();
         let inner = self.lock();
         let lets = |c: &Ceremony| {
             let g = &c.grant().statement;
             matches!(c.phase(), Phase::Open { .. }) && g.reader.signing == *reader && covers(g, dataset)
         };
-        inner.intake.all(now).any(lets).then_some(()).ok_or_else(sealed)
+        inner.intake.all(now()).any(lets).then_some(()).ok_or_else(sealed)
     }
 
     fn opened<'a>(&self, inner: &'a Inner, grant: &Hash32, reader: &Bytes) -> Result<&'a Ceremony, Refused> {
-        let ceremony = inner.intake.get(grant, self.now()).filter(|c| matches!(c.phase(), Phase::Open { .. })).ok_or_else(sealed)?;
+        let ceremony = inner.intake.get(grant, now()).filter(|c| matches!(c.phase(), Phase::Open { .. })).ok_or_else(sealed)?;
         if ceremony.grant().statement.reader.signing != *reader {
             return Err(refused(Code::NotAllowed, "this grant is for another reader"));
         }
         Ok(ceremony)
     }
 
-    /// Tells the door which readers it may let in.
-    fn tell_door(&self) {
-        let now = self.now();
-        let readers: Vec<(Name, Bytes)> = {
-            let inner = self.lock();
-            inner.intake.all(now).map(|c| &c.grant().statement.reader).map(|r| (r.name.clone(), r.signing.clone())).collect()
-        };
+    /// Tells the door which readers it may let in; under the lock, so that the last word is the newest.
+    fn tell_door(&self, inner: &Inner) {
+        let reader = |c: &Ceremony| (c.grant().statement.reader.name.clone(), c.grant().statement.reader.signing.clone());
+        let readers: Vec<(Name, Bytes)> = inner.intake.all(now()).map(reader).collect();
         if let Err(e) = self.admission.set_readers(&readers) {
             tracing::error!("the door does not know a reader: {e}");
         }
@@ -400,9 +427,12 @@ impl Ceremonies {
 }
 
 impl Inner {
+    /// Forgets what ended ceremonies held, and ends their helpers.
     fn forget(&mut self, grants: &[Hash32]) {
         for grant in grants {
-            self.secrets.remove(grant);
+            if let Some(held) = self.held.remove(grant) {
+                held.ended.store(true, Ordering::SeqCst);
+            }
             self.keys.remove(grant);
         }
     }

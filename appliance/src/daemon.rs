@@ -6,6 +6,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,8 +30,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ceremonies::Ceremonies,
     config::{State, replace},
-    enrol::{check_site, store_id},
-    helper::Helpers,
+    counts::Counts,
+    enrol::{check_counters, raise_counters, store_id},
+    helper::{Ground, Helpers},
     identify,
     machine::{self, Membership, NodeKey},
     papers::Papers,
@@ -73,7 +75,9 @@ pub struct Daemon {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) windows: Arc<Semaphore>,
     pub(crate) ceremonies: Arc<Ceremonies>,
-    pub(crate) writers: Writers,
+    /// Who writes what.
+    pub writers: Writers,
+    pub(crate) counts: Counts,
     pub(crate) stop: watch::Sender<bool>,
     limits: Arc<Limits>,
     configured: u8,
@@ -138,10 +142,14 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let began = Instant::now();
     let config = state.config()?;
     let identity = identify::known(state)?;
-    let papers = Arc::new(Papers::kept(&state.papers(), &config.authority_key()?, &identity)?);
+    let authority = config.authority_key()?;
+    let papers = Arc::new(Papers::kept(&state.papers(), &authority, &identity)?);
+    let tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
+    let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
     warn_of_development(&papers);
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
-    check_site(&tpm, state, papers.site.statement.serial)?;
+    check_counters(&tpm, &papers)?;
+    raise_counters(&tpm, state, &papers)?;
     let store_settings = hoidla_uring::Settings { memory: settings.memory, ..Default::default() };
     let counters = Box::new(Membership(tpm.clone()));
     let disks = config.disks.clone();
@@ -153,9 +161,11 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone() });
     tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
-    let ceremonies = Arc::new(Ceremonies::new(state, papers.clone(), tpm, helpers, admission.clone(), store.clone())?);
+    let ceremonies = Arc::new(Ceremonies::new(ground, tpm, helpers, admission.clone(), store.clone()));
     let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("{} cannot be listened on", config.listen))?;
     let (total, handshakes, address, peer) = settings.crowd;
+    let counts = Counts::of(papers.site.statement.datasets.iter().map(|d| d.name.clone()));
+    counts.renew(&store).await;
     let daemon = Arc::new(Daemon {
         windows: Arc::new(Semaphore::new(settings.windows)),
         settings,
@@ -165,6 +175,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         acceptor: TlsAcceptor::from(tls),
         ceremonies,
         writers: Writers::default(),
+        counts,
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
         configured: config.disks.len() as u8,
@@ -240,17 +251,13 @@ impl Daemon {
     pub async fn health(&self) -> Health {
         let (free, capacity) = self.store.room().await.unwrap_or_default();
         let (log_size, _) = self.store.log_head().await.unwrap_or((0, hoidla_format::Hash32([0; 32])));
-        let mut streams = 0;
-        for dataset in &self.papers.site.statement.datasets {
-            streams += self.store.streams(dataset.name.clone()).await.map_or(0, |s| s.len() as u64);
-        }
         let failed = self.store.troubles().iter().filter(|t| t.contains("left alone")).count() as u8;
         Health {
             copies: self.configured,
             current: self.configured.saturating_sub(self.missing).saturating_sub(failed),
             capacity,
             used: capacity.saturating_sub(free),
-            streams,
+            streams: self.counts.streams(),
             log_size,
             damaged: self.damaged.load(Ordering::Relaxed),
             alarms: self.alarms.load(Ordering::Relaxed),
@@ -265,6 +272,45 @@ impl Daemon {
     }
 }
 
+impl Panel {
+    /// Writes it every two seconds, for ever; the accepting of connections doesn't wait for it.
+    async fn keep(daemon: Arc<Daemon>, path: PathBuf, address: SocketAddr, start_ms: u64) {
+        let mut every = tokio::time::interval(Duration::from_secs(2));
+        loop {
+            every.tick().await;
+            daemon.counts.renew(&daemon.store).await;
+            let panel = Self::of(&daemon, address, start_ms).await;
+            let json = serde_json::to_vec_pretty(&panel).map_err(anyhow::Error::from);
+            if let Err(e) = json.and_then(|json| replace(&path, &json)) {
+                tracing::warn!("{e:#}");
+            }
+        }
+    }
+
+    async fn of(d: &Daemon, address: SocketAddr, start_ms: u64) -> Self {
+        let h = d.health().await;
+        Self {
+            pid: std::process::id(),
+            listen: address.to_string(),
+            appliance: d.papers.identity.name.to_string(),
+            release: d.papers.release.statement.name.to_string(),
+            development: d.papers.release.statement.development,
+            tpm_proof: d.papers.enrolment.statement.proof.clone(),
+            disks: (h.copies, h.current),
+            used: (h.used, h.capacity),
+            streams: h.streams,
+            log_size: h.log_size,
+            damaged: h.damaged,
+            alarms: h.alarms,
+            openings: h.openings,
+            connections: d.limits.in_use(),
+            troubles: d.store.troubles(),
+            start_ms,
+            written: hoidla_format::Moment::now().seconds(),
+        }
+    }
+}
+
 impl Running {
     /// Serves until SIGTERM, SIGINT or [`Daemon::ask_to_stop`]; then ends in order.
     pub async fn serve(self) -> anyhow::Result<()> {
@@ -272,19 +318,20 @@ impl Running {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut stop = self.daemon.stop.subscribe();
         let mut sweep = tokio::time::interval(Duration::from_millis(250));
-        let mut panel = tokio::time::interval(Duration::from_secs(2));
         let mut sessions = JoinSet::new();
+        let panel = tokio::spawn(Panel::keep(self.daemon.clone(), self.state.health(), self.address, self.start_ms));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,
                 _ = sweep.tick() => self.daemon.ceremonies.sweep(),
-                _ = panel.tick() => self.write_panel().await,
                 Some(_) = sessions.join_next() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = stopping(&mut stop) => break,
             }
         }
+        panel.abort();
+        let _ = panel.await; // with it goes its handle of the store
         self.finish(sessions).await
     }
 
@@ -299,34 +346,6 @@ impl Running {
                 tracing::warn!("accepting failed: {e}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-        }
-    }
-
-    async fn write_panel(&self) {
-        let d = &self.daemon;
-        let h = d.health().await;
-        let panel = Panel {
-            pid: std::process::id(),
-            listen: self.address.to_string(),
-            appliance: d.papers.identity.name.to_string(),
-            release: d.papers.release.statement.name.to_string(),
-            development: d.papers.release.statement.development,
-            tpm_proof: d.papers.enrolment.statement.proof.clone(),
-            disks: (h.copies, h.current),
-            used: (h.used, h.capacity),
-            streams: h.streams,
-            log_size: h.log_size,
-            damaged: h.damaged,
-            alarms: h.alarms,
-            openings: h.openings,
-            connections: d.limits.in_use(),
-            troubles: d.store.troubles(),
-            start_ms: self.start_ms,
-            written: hoidla_format::Moment::now().seconds(),
-        };
-        if let Err(e) = serde_json::to_vec_pretty(&panel).map_err(anyhow::Error::from).and_then(|json| replace(&self.state.health(), &json))
-        {
-            tracing::warn!("{e:#}");
         }
     }
 

@@ -1,16 +1,16 @@
 //! Enrolment: the authority's papers are checked, halves go into the TPM, disks are formatted.
 //!
 //! Promises: nothing changes unless every paper fits; an older site file or release
-//! than the TPM's counters allow is refused; disks that hold this appliance's store
+//! than the TPM's counters allow is refused, and the counters follow what was brought; disks that hold this appliance's store
 //! keep it, disks that hold anything else are never formatted unless they were new
 //! files or the engineer said so.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use hoidla_format::statements::ApplianceIdentity;
 use hoidla_store::{Disk as _, Layout};
-use hoidla_tpm::{Counter, Tpm};
+use hoidla_tpm::{Counter, Tpm, TpmError};
 use hoidla_uring::DiskFile;
 use hoidla_verify::PolicyRef;
 use sha2::{Digest, Sha256};
@@ -58,56 +58,55 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     let identity = identify::known(state)?;
     let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity)?;
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
-    not_older(state, &config, &identity, &papers, &tpm)?;
+    not_older(state, &config, &identity, &papers)?;
+    check_counters(&tpm, &papers)?;
     import(state, &papers, &tpm)?;
     let formatted = prepare_disks(&config, &identity, ask, &tpm)?;
     papers.keep(&state.papers())?;
-    if papers.site.statement.serial > 0 {
-        remember_site(&tpm, state, papers.site.statement.serial)?;
-    }
+    // Papers first: were the counters first, a power cut between would leave only papers that they refuse.
+    raise_counters(&tpm, state, &papers)?;
     Ok(Enrolled { halves: papers.halves.statement.halves.len(), papers, formatted })
 }
 
-/// The site file's serial that the TPM remembers, as a distance from where its counter began.
-fn first_site(state: &State) -> PathBuf {
-    state.tpm().join("site-counter.txt")
-}
-
-/// Refuses a site file older than the one in force, by what was kept and by the TPM's counter.
-fn not_older(state: &State, config: &Config, identity: &ApplianceIdentity, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
-    let new = papers.site.statement.serial;
-    if let Ok(kept) = Papers::kept(&state.papers(), &config.authority_key()?, identity) {
-        let old = kept.site.statement.serial;
-        ensure!(new >= old, "the site file has serial {new}, this appliance knows serial {old}; bring the newest one");
-        ensure!(
-            new > old || kept.site.hash == papers.site.hash,
-            "two different site files have serial {new}; ask the authority which is right"
-        );
-    }
-    check_site(tpm, state, new)
-}
-
-/// Refuses a site file below the TPM's counter.
-pub fn check_site(tpm: &Tpm, state: &State, serial: u32) -> anyhow::Result<()> {
-    let Ok(text) = fs::read_to_string(first_site(state)) else { return Ok(()) };
-    let first: u64 = text.trim().parse().context("tpm/site-counter.txt is damaged; restore it or enrol anew")?;
-    let known = tpm.counter(Counter::Site)?.saturating_sub(first);
-    ensure!(u64::from(serial) >= known, "the site file has serial {serial}, the TPM knows serial {known}; bring the newest one");
+/// Refuses a site file older than, or beside, the one that was kept.
+fn not_older(state: &State, config: &Config, identity: &ApplianceIdentity, papers: &Papers) -> anyhow::Result<()> {
+    let Ok(kept) = Papers::kept(&state.papers(), &config.authority_key()?, identity) else { return Ok(()) };
+    let (old, new) = (kept.site.statement.serial, papers.site.statement.serial);
+    ensure!(new >= old, "the site file has serial {new}, this appliance knows serial {old}; bring the newest one");
+    ensure!(
+        new > old || kept.site.hash == papers.site.hash,
+        "two different site files have serial {new}; ask the authority which is right"
+    );
     Ok(())
 }
 
-fn remember_site(tpm: &Tpm, state: &State, serial: u32) -> anyhow::Result<()> {
-    let path = first_site(state);
-    let first: u64 = match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().context("tpm/site-counter.txt is damaged")?,
-        Err(_) => {
-            // The counter begins where the TPM chooses; the first enrolment's serial is counted from there.
-            let begins = tpm.counter(Counter::Site)?.saturating_sub(u64::from(serial));
-            crate::config::replace(&path, begins.to_string().as_bytes())?;
-            begins
+/// Refuses a site file or a release below the TPM's counters: whatever was put back on the
+/// machine's own disk, they don't go back.
+pub fn check_counters(tpm: &Tpm, papers: &Papers) -> anyhow::Result<()> {
+    let (first, stands) = (papers.identity.site_counter, tpm.counter(Counter::Site)?);
+    ensure!(stands >= first, "the TPM's site counter is behind its identity; is this the TPM that was recorded?");
+    let (serial, known) = (papers.site.statement.serial, stands - first);
+    ensure!(u64::from(serial) >= known, "the site file has serial {serial}, the TPM knows serial {known}; bring the newest one");
+    let (epoch, least) = (papers.release.statement.epoch, tpm.counter(Counter::Release)?);
+    ensure!(epoch >= least, "the release has epoch {epoch}, the TPM has retired all below {least}; bring the newest release");
+    Ok(())
+}
+
+/// Raises the TPM's counters to these papers: what was before them is over for good.
+///
+/// Former releases are retired once this one is seen to run: until a machine is restarted into
+/// it, the former must go on.
+pub fn raise_counters(tpm: &Tpm, state: &State, papers: &Papers) -> anyhow::Result<()> {
+    machine::raise(tpm, Counter::Site, papers.identity.site_counter + u64::from(papers.site.statement.serial))?;
+    let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
+    match tpm.sign_with_node(&node, &papers.approved, &Sha256::digest(b"hoidla: does this release run?").into()) {
+        Ok(_) => Ok(tpm.retire_releases_below(papers.release.statement.epoch)?),
+        Err(e @ TpmError::Pcrs) => {
+            tracing::warn!("no former release is retired before this one runs: {e}");
+            Ok(())
         }
-    };
-    machine::raise(tpm, Counter::Site, first + u64::from(serial))
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn import(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {

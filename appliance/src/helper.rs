@@ -9,13 +9,17 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use hoidla_crypto::hpke::KeyPair;
+use hoidla_crypto::{hpke::KeyPair, sign::VerifyingKey};
 use hoidla_format::{
-    Hash32, Name,
+    Hash32, Name, statement,
     statements::{SealedShare, Vault},
 };
 use hoidla_quorum::{intake::Quorate, opening::Occasion};
@@ -38,8 +42,15 @@ const OPEN: Duration = Duration::from_secs(600);
 pub fn run() -> anyhow::Result<()> {
     let hardened = hoidla_cli::harden();
     ensure!(hardened.undumpable, "this system lets other processes look into this one; no share is opened here");
+    if !hardened.locked {
+        // The keys themselves are locked apart; what libraries hold of them for a moment is not.
+        eprintln!("the opening process could not lock all its memory: raise the memory lock limit, or have no swap");
+    }
     Ok(opening::serve(std::io::stdin().lock(), std::io::stdout().lock())?)
 }
+
+/// Whether what a helper was started for has ended: then it is killed.
+pub type Ended = Arc<AtomicBool>;
 
 /// Starts helpers.
 #[derive(Clone, Debug)]
@@ -56,6 +67,18 @@ pub struct Wrapped {
     pub key: WrappedKey,
 }
 
+/// What the daemon checked when it started, and openings rest on. Nothing of it is read again.
+pub struct Ground {
+    /// The state folder, for the TPM's own blobs.
+    pub state: State,
+    /// The papers in force.
+    pub papers: Arc<Papers>,
+    /// Where the TPM is.
+    pub tcti: Tcti,
+    /// Whose word the papers are.
+    pub authority: VerifyingKey,
+}
+
 impl Helpers {
     /// Helpers are this very program.
     pub fn this_program() -> anyhow::Result<Self> {
@@ -67,9 +90,9 @@ impl Helpers {
         Self { program: program.to_owned() }
     }
 
-    async fn ask(&self, request: Request, patience: Duration) -> anyhow::Result<Reply> {
-        let program = self.program.clone();
-        let ask = move || opening::ask(Command::new(program).arg(COMMAND), &request, patience);
+    async fn ask(&self, request: Request, patience: Duration, ended: &Ended) -> anyhow::Result<Reply> {
+        let (program, ended) = (self.program.clone(), ended.clone());
+        let ask = move || opening::ask(Command::new(program).arg(COMMAND), &request, patience, || ended.load(Ordering::SeqCst));
         Ok(tokio::task::spawn_blocking(ask).await??)
     }
 
@@ -81,9 +104,10 @@ impl Helpers {
         vault: Vault,
         custodian: Name,
         share: SealedShare,
+        ended: &Ended,
     ) -> anyhow::Result<Result<(), String>> {
         let check = Check { one_time: one_time.seed().duplicate(), occasion, vault, custodian, share };
-        match self.ask(Request::Check(check), CHECK).await? {
+        match self.ask(Request::Check(check), CHECK, ended).await? {
             Reply::Checked => Ok(Ok(())),
             Reply::BadShare { custodian, dataset, vault_epoch, why } => {
                 Ok(Err(format!("{custodian}'s share of {dataset}, vault epoch {vault_epoch}, {why}")))
@@ -96,14 +120,14 @@ impl Helpers {
     /// Opens the vaults of a complete ceremony and re-wraps `keys`; none for those that don't open.
     pub async fn open(
         &self,
-        state: &State,
-        papers: &Papers,
+        ground: &Ground,
         one_time: &KeyPair,
         quorate: &Quorate,
         keys: &[Wrapped],
+        ended: &Ended,
     ) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
-        let (request, order) = question(state, papers, one_time, quorate, keys)?;
-        match self.ask(request, OPEN).await? {
+        let (request, order) = question(ground, one_time, quorate, keys)?;
+        match self.ask(request, OPEN, ended).await? {
             Reply::Opened(by_vault) => {
                 let answers: Vec<Option<Vec<u8>>> = by_vault.into_iter().flatten().collect();
                 ensure!(answers.len() == order.len(), "the opening process lost a key");
@@ -119,35 +143,30 @@ impl Helpers {
 }
 
 /// The question of an opening, and which of `keys` its answers are for.
-fn question(
-    state: &State,
-    papers: &Papers,
-    one_time: &KeyPair,
-    quorate: &Quorate,
-    keys: &[Wrapped],
-) -> anyhow::Result<(Request, Vec<usize>)> {
+fn question(ground: &Ground, one_time: &KeyPair, quorate: &Quorate, keys: &[Wrapped]) -> anyhow::Result<(Request, Vec<usize>)> {
+    let papers = &ground.papers;
     let (mut vaults, mut order) = (Vec::new(), Vec::new());
     for (covered, shares) in &quorate.vaults {
         let (dataset, vault_epoch) = (&covered.vault.dataset, covered.vault.vault_epoch);
-        let dealt = papers.halves.statement.halves.iter().find(|h| h.dataset == *dataset && h.vault_epoch == vault_epoch);
+        let vault_hash = statement::hash(&statement::write(&covered.vault));
+        let dealt = papers.halves.statement.halves.iter().find(|h| h.vault == vault_hash);
         let dealt =
             dealt.ok_or_else(|| anyhow!("this appliance has no half of {dataset}, vault epoch {vault_epoch}: none was dealt for it"))?;
-        let mine = keys.iter().enumerate().filter(|(_, k)| k.vault == dealt.vault);
+        let mine = keys.iter().enumerate().filter(|(_, k)| k.vault == vault_hash);
         let (places, of_vault): (Vec<usize>, Vec<WrappedKey>) = mine.map(|(i, k)| (i, k.key.clone())).unzip();
         order.extend(places);
         vaults.push(OpenVault {
             vault: covered.vault.clone(),
-            half: machine::half(state, dataset, vault_epoch)?,
+            half: machine::half(&ground.state, dataset, vault_epoch)?,
             wrapped_key: dealt.wrapped_key.0.clone(),
             shares: shares.clone(),
             keys: of_vault,
         });
     }
-    let tcti: Tcti = state.config()?.tpm.parse().map_err(anyhow::Error::msg)?;
     let open = Open {
         one_time: one_time.seed().duplicate(),
         occasion: quorate.occasion,
-        tcti,
+        tcti: ground.tcti.clone(),
         srk: Public::parse(&papers.identity.srk.0)?.name(),
         release_key: papers.site.statement.release_key.0.clone(),
         release: papers.release.statement.clone(),

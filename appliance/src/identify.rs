@@ -42,9 +42,27 @@ pub fn identify(state: &State, site_note: &[u8], name: &Name) -> anyhow::Result<
         ak: Bytes(keys.ak.marshal()),
         node: Bytes(keys.node.marshal()),
         release_counter: keys.release_counter,
+        site_counter: keys.site_counter,
     };
+    let identity = as_before(state, identity);
     replace(&state.identity(), statement::write(&identity).as_bytes())?;
     Ok(identity)
+}
+
+/// Asked again, a TPM is who it was, though its counters have grown: the enrolment signs the
+/// identity's hash.
+fn as_before(state: &State, now: ApplianceIdentity) -> ApplianceIdentity {
+    let Ok(before) = known(state) else { return now };
+    let counters = (before.release_counter, before.site_counter);
+    let same = ApplianceIdentity { release_counter: counters.0, site_counter: counters.1, ..now.clone() };
+    if same == before { before } else { now }
+}
+
+/// The identity's hash, as the authority's program prints it: to be compared by telephone.
+pub fn digits(identity: &ApplianceIdentity) -> String {
+    let mut hash = statement::hash(&statement::write(identity)).to_string();
+    hash.truncate(32);
+    hash
 }
 
 fn kind(tcti: &str) -> &'static str {

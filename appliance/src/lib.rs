@@ -8,6 +8,7 @@
 
 pub mod ceremonies;
 pub mod config;
+pub mod counts;
 pub mod daemon;
 pub mod enrol;
 pub mod headers;

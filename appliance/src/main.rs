@@ -114,13 +114,13 @@ fn identify_command(state: &State, output: &Output, site: &PathBuf, name: &Name,
     if let Some(out) = &out {
         fs::copy(&path, out).with_context(|| format!("{} cannot be written", out.display()))?;
     }
-    let path = out.unwrap_or(path);
+    let (path, digits) = (out.unwrap_or(path), identify::digits(&identity));
     let text = format!(
-        "The identity of {name} is in {}.\nThe TPM was trusted as found (trusted on first use): nothing proves yet that it is genuine.\n\
+        "The identity of {name} is in {}.\nIdentity {digits}: read these digits out by telephone to the authority.\nThe TPM was trusted as found (trusted on first use): nothing proves yet that it is genuine.\n\
          next: take it home, let the authority deal halves for it and sign its enrolment",
         path.display()
     );
-    output.result(&serde_json::json!({ "identity": path, "tpm": identity.tpm, "proof": "trusted-on-first-use" }), text)?;
+    output.result(&serde_json::json!({ "identity": path, "hash": digits, "tpm": identity.tpm, "proof": "trusted-on-first-use" }), text)?;
     Ok(Outcome::Done)
 }
 
@@ -163,6 +163,9 @@ fn run(state: &State, log_json: bool) -> anyhow::Result<Outcome> {
     }
     if !hardened.undumpable {
         tracing::warn!("this system lets other processes look into this one");
+    }
+    if !hardened.locked {
+        tracing::warn!("not all memory could be locked, keys apart: raise the memory lock limit, or have no swap");
     }
     let helpers = Helpers::this_program()?;
     runtime()?.block_on(async { daemon::start(state, Settings::default(), helpers).await?.serve().await })?;

@@ -8,14 +8,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use hoidla_format::{Hash32, Name, StreamId};
-use hoidla_protocol::{AppendHead, Code, Handle, Refused, Response, server::OpenStream};
+use hoidla_protocol::{AppendHead, Code, Handle, Opened, Refused, Response, server::OpenStream};
 use hoidla_store::{Buffer as _, Generation, Record};
 use hoidla_uring::{Buffer, Kept, Pending, StoreError};
 use tokio::{
@@ -35,7 +35,11 @@ const TAKE_OVER: Duration = Duration::from_secs(30);
 pub struct Hold {
     under_way: AtomicUsize,
     settled: Notify,
-    lost: std::sync::atomic::AtomicBool,
+    lost: AtomicBool,
+    /// The newest epoch that was written or that the store had.
+    epoch: AtomicU32,
+    /// Bytes before this offset are acknowledged.
+    kept: AtomicU64,
 }
 
 impl Hold {
@@ -57,27 +61,63 @@ impl Hold {
 }
 
 /// Who writes which stream now.
-#[derive(Debug, Default)]
-pub struct Writers(Mutex<HashMap<(Name, StreamId), Arc<Hold>>>);
+#[derive(Clone, Debug, Default)]
+pub struct Writers(Arc<Mutex<HashMap<(Name, StreamId), Arc<Hold>>>>);
+
+/// A hold that is given up when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    writers: Writers,
+    key: (Name, StreamId),
+    hold: Arc<Hold>,
+}
 
 impl Writers {
-    /// Takes a stream over from whoever holds it, when all of theirs is settled.
-    pub async fn take(&self, dataset: &Name, stream: StreamId) -> Result<Arc<Hold>, Refused> {
-        let hold = Arc::new(Hold::default());
-        let key = (dataset.clone(), stream);
-        let former = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, hold.clone());
-        if let Some(former) = former {
-            former.lost.store(true, Ordering::SeqCst);
-            let busy = |_| Refused::new(Code::Busy, "another connection's appends to this stream are still under way; try again");
-            tokio::time::timeout(TAKE_OVER, former.wait()).await.map_err(busy)?;
-        }
-        Ok(hold)
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Name, StreamId), Arc<Hold>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, key: &(Name, StreamId), hold: &Arc<Hold>) {
-        let mut writers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if writers.get(key).is_some_and(|held| Arc::ptr_eq(held, hold)) {
-            writers.remove(key);
+    /// Takes a stream over from whoever holds it, when all of theirs is settled.
+    pub async fn take(&self, dataset: &Name, stream: StreamId) -> Result<Held, Refused> {
+        let (key, hold) = ((dataset.clone(), stream), Arc::new(Hold::default()));
+        let former = self.lock().insert(key.clone(), hold.clone());
+        let held = Held { writers: self.clone(), key, hold };
+        if let Some(former) = former {
+            former.lost.store(true, Ordering::SeqCst);
+            if tokio::time::timeout(TAKE_OVER, former.wait()).await.is_err() {
+                held.give_back(former);
+                return Err(Refused::new(Code::Busy, "another connection's appends to this stream are still under way; try again"));
+            }
+        }
+        Ok(held)
+    }
+
+    /// Streams that have a writer.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl Held {
+    /// Whether nobody has taken the stream over yet.
+    fn is_current(&self, writers: &HashMap<(Name, StreamId), Arc<Hold>>) -> bool {
+        writers.get(&self.key).is_some_and(|now| Arc::ptr_eq(now, &self.hold))
+    }
+
+    fn give_back(&self, former: Arc<Hold>) {
+        let mut writers = self.writers.lock();
+        if self.is_current(&writers) {
+            former.lost.store(false, Ordering::SeqCst);
+            writers.insert(self.key.clone(), former);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut writers = self.writers.lock();
+        if self.is_current(&writers) {
+            writers.remove(&self.key);
         }
     }
 }
@@ -102,7 +142,7 @@ pub(crate) struct Appends {
     shared: Arc<Shared>,
     notes: Option<mpsc::Sender<Note>>,
     task: JoinHandle<()>,
-    holds: HashMap<Handle, ((Name, StreamId), Arc<Hold>)>,
+    holds: HashMap<Handle, Held>,
 }
 
 impl Appends {
@@ -113,9 +153,19 @@ impl Appends {
         Self { shared, notes: Some(notes), task, holds: HashMap::new() }
     }
 
-    /// Notes that a stream was opened for writing.
-    pub fn opened(&mut self, handle: Handle, dataset: Name, stream: StreamId, hold: Arc<Hold>) {
-        self.holds.insert(handle, ((dataset, stream), hold));
+    /// Notes that a stream was opened for writing; its former handle is gone.
+    pub fn opened(&mut self, opened: &Opened, held: Held) {
+        held.hold.epoch.store(opened.epoch, Ordering::SeqCst);
+        self.holds.retain(|_, h| h.key != held.key);
+        self.holds.insert(opened.handle, held);
+    }
+
+    /// The stream takes nothing more before it is opened again.
+    async fn refuse(&self, handle: Handle, refused: Refused, frame: usize) -> Result<(), End> {
+        if self.shared.state(|s| s.refuse(handle)) {
+            self.shared.out.refuse(refused.about(handle)).await?;
+        }
+        self.give_back(frame).await
     }
 
     async fn note(&self, note: Note) -> Result<(), End> {
@@ -130,13 +180,16 @@ impl Appends {
 
     /// Hands a frame to the store.
     pub async fn submit(&self, head: AppendHead, stream: OpenStream, buffer: Buffer, frame: usize) -> Result<(), End> {
-        let Some((_, hold)) = self.holds.get(&head.handle) else { return self.give_back(frame).await };
+        let Some(Held { hold, .. }) = self.holds.get(&head.handle) else { return self.give_back(frame).await };
         if hold.lost.load(Ordering::SeqCst) {
             let refused = Refused::new(Code::Busy, "another connection has taken this stream over; only one writes at a time");
-            if self.shared.state(|s| s.refuse(head.handle)) {
-                self.shared.out.refuse(refused.about(head.handle)).await?;
+            return self.refuse(head.handle, refused, frame).await;
+        }
+        if head.epoch > hold.epoch.load(Ordering::SeqCst) {
+            if let Err(refused) = self.shared.daemon.counts.one_more_epoch(&stream.dataset, head.epoch) {
+                return self.refuse(head.handle, refused, frame).await;
             }
-            return self.give_back(frame).await;
+            hold.epoch.store(head.epoch, Ordering::SeqCst);
         }
         let record = Record {
             generation: Generation { dataset: stream.dataset, number: stream.generation },
@@ -157,16 +210,12 @@ impl Appends {
     pub async fn finish(mut self) {
         self.notes = None;
         let _ = (&mut self.task).await;
-        for (key, hold) in self.holds.values() {
-            self.shared.daemon.writers.leave(key, hold);
-        }
     }
 }
 
 /// Tells the peer what became of its appends, in their order.
 async fn acknowledge(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Note>, _permit: Option<OwnedSemaphorePermit>) {
     let mut listening = true;
-    let mut kept: HashMap<Handle, u64> = HashMap::new();
     let log_size = AtomicU64::new(0);
     while let Some(note) = inbox.recv().await {
         let (bytes, answer) = match note {
@@ -177,7 +226,7 @@ async fn acknowledge(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Note>, _perm
                     Err(e) => Err(e),
                 };
                 sent.hold.settle();
-                (sent.bytes, Some(verdict(&shared, sent.handle, sent.end, outcome, &mut kept, &log_size)))
+                (sent.bytes, Some(verdict(&shared, &sent.hold, (sent.handle, sent.end), outcome, &log_size)))
             }
         };
         shared.state(|s| s.give_back(bytes as u64));
@@ -191,10 +240,9 @@ async fn acknowledge(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Note>, _perm
 
 fn verdict(
     shared: &Shared,
-    handle: Handle,
-    end: u64,
+    hold: &Hold,
+    (handle, end): (Handle, u64),
     outcome: Result<Kept, StoreError>,
-    kept: &mut HashMap<Handle, u64>,
     log_size: &AtomicU64,
 ) -> Option<Response> {
     match outcome {
@@ -202,9 +250,8 @@ fn verdict(
             if let Kept::Now(acknowledged) = outcome {
                 log_size.store(acknowledged.log_size, Ordering::Relaxed);
             }
-            let before = kept.entry(handle).or_insert(0);
-            *before = end.max(*before);
-            Some(Response::Acknowledged { handle, before: *before, log_size: log_size.load(Ordering::Relaxed) })
+            let before = hold.kept.fetch_max(end, Ordering::SeqCst).max(end);
+            Some(Response::Acknowledged { handle, before, log_size: log_size.load(Ordering::Relaxed) })
         }
         Err(e) => {
             let first = shared.state(|s| s.refuse(handle));

@@ -34,9 +34,12 @@ pub(crate) async fn answer(shared: &Shared, appends: &mut Appends, request: Requ
 async fn open(shared: &Shared, appends: &mut Appends, ask: Open) -> Result<Response, Refused> {
     shared.state(|s| s.may_name(&ask.dataset))?;
     let daemon = &shared.daemon;
-    let hold = daemon.writers.take(&ask.dataset, ask.stream).await?;
+    let held = daemon.writers.take(&ask.dataset, ask.stream).await?;
     let generation = Generation { dataset: ask.dataset.clone(), number: ask.generation };
     let state = daemon.store.present(generation, ask.stream, ask.last.length).await.map_err(|e| refusal(daemon, e))?;
+    if state.epoch == 0 {
+        may_begin(shared, &ask).await?;
+    }
     if ask.last.length == state.chain.length && ask.last.root != state.chain.root {
         let why = format!("stream {} has other bytes than its agent saw acknowledged, up to {}", ask.stream, ask.last.length);
         daemon.alarm(&why);
@@ -44,9 +47,27 @@ async fn open(shared: &Shared, appends: &mut Appends, ask: Open) -> Result<Respo
     }
     let opened =
         Opened { handle: Handle(0), epoch: state.epoch, closed: state.epoch > 0 && state.closed >= state.epoch, acknowledged: state.chain };
-    let opened = shared.state(|s| s.opened(ask.dataset.clone(), ask.stream, ask.generation, opened))?;
-    appends.opened(opened.handle, ask.dataset, ask.stream, hold);
+    let opened = shared.state(|s| s.opened(ask.dataset, ask.stream, ask.generation, opened))?;
+    appends.opened(&opened, held);
     Ok(Response::Opened(opened))
+}
+
+/// How far beyond the newest generation here a new one may be: an agent counts those too that a
+/// store lost.
+const GENERATIONS_AHEAD: u32 = 8;
+
+/// Whether a stream that isn't here yet may begin: generations follow one another, so that none
+/// is so high that no later one could be above it.
+async fn may_begin(shared: &Shared, ask: &Open) -> Result<(), Refused> {
+    let daemon = &shared.daemon;
+    let streams = daemon.store.streams(ask.dataset.clone()).await.map_err(|e| refusal(daemon, e))?;
+    match streams.iter().map(|(_, s)| s.generation.number).max() {
+        Some(newest) if ask.generation > newest.saturating_add(GENERATIONS_AHEAD) => Err(Refused::new(
+            Code::NotAllowed,
+            format!("the newest generation of {} here is {newest}; a new one is the next, not {}", ask.dataset, ask.generation),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn may_list(shared: &Shared, role: &Role, dataset: &Name) -> Result<(), Refused> {

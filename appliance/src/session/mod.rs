@@ -19,7 +19,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::daemon::Daemon;
-pub use appends::{Hold, Writers};
+pub use appends::{Held, Writers};
 
 use appends::Appends;
 use wire::{End, Incoming, Outgoing};

@@ -295,7 +295,17 @@ impl Embassy {
 
 fn dummy_identity() -> ApplianceIdentity {
     let b = Bytes::default;
-    ApplianceIdentity { site: name("x"), name: name("x"), tpm: String::new(), ek: b(), srk: b(), ak: b(), node: b(), release_counter: 0 }
+    ApplianceIdentity {
+        site: name("x"),
+        name: name("x"),
+        tpm: String::new(),
+        ek: b(),
+        srk: b(),
+        ak: b(),
+        node: b(),
+        release_counter: 0,
+        site_counter: 0,
+    }
 }
 
 /// A daemon that runs within the test.

@@ -96,6 +96,7 @@ fn what_a_site_is() {
         ak: bytes(3, 8),
         node: bytes(4, 8),
         release_counter: 3,
+        site_counter: 4,
     });
     holds(Enrolment {
         site: name("lux"),

@@ -60,6 +60,8 @@ pub struct Identity {
     pub node: Public,
     /// Where the release counter stands: the least epoch of a release for this appliance.
     pub release_counter: u64,
+    /// Where the site counter stands: serials of the site file are counted from here.
+    pub site_counter: u64,
 }
 
 /// One TPM. Operations may be called from many threads; they run one after another.
@@ -104,13 +106,14 @@ impl Tpm {
     /// The keys that home records; makes the release counter if there is none.
     pub fn identity(&self, release: &ReleasePublic, reference: &PolicyRef, node: &Blob) -> Result<Identity, TpmError> {
         let ak = Public::signing_template(release.policy(reference).digest(), true);
-        let release_counter = self.counter(Counter::Release)?;
+        let (release_counter, site_counter) = (self.counter(Counter::Release)?, self.counter(Counter::Site)?);
         Ok(Identity {
             ek: self.endorsement_key(&Public::ek_template())?,
             srk: self.srk.clone(),
             ak: self.endorsement_key(&ak)?,
             node: node.public.clone(),
             release_counter,
+            site_counter,
         })
     }
 

@@ -135,7 +135,7 @@ fn helper() -> Command {
 }
 
 fn answer(request: Request) -> Reply {
-    ask(&mut helper(), &request, PATIENCE).unwrap()
+    ask(&mut helper(), &request, PATIENCE, || false).unwrap()
 }
 
 fn failure(request: Request) -> String {
@@ -249,9 +249,11 @@ fn hostile_bytes_get_an_answer_and_no_more() {
 fn a_helper_that_hangs_or_dies_is_told_apart() {
     let request = Request::Check(Ceremony::new().check(0));
     let since = Instant::now();
-    let hangs = ask(Command::new("/bin/sleep").arg("60"), &request, Duration::from_millis(200));
+    let hangs = ask(Command::new("/bin/sleep").arg("60"), &request, Duration::from_millis(200), || false);
     assert!(matches!(hangs, Err(HelperError::Late(_))));
     assert!(since.elapsed() < Duration::from_secs(10), "and was ended");
-    assert!(matches!(ask(&mut Command::new("/bin/true"), &request, PATIENCE), Err(HelperError::Answer(_) | HelperError::Io(_))));
-    assert!(matches!(ask(&mut Command::new("/nowhere"), &request, PATIENCE), Err(HelperError::Io(_))));
+    let stopped = ask(Command::new("/bin/sleep").arg("60"), &request, PATIENCE, || true);
+    assert!(matches!(stopped, Err(HelperError::Stopped)));
+    assert!(matches!(ask(&mut Command::new("/bin/true"), &request, PATIENCE, || false), Err(HelperError::Answer(_) | HelperError::Io(_))));
+    assert!(matches!(ask(&mut Command::new("/nowhere"), &request, PATIENCE, || false), Err(HelperError::Io(_))));
 }

@@ -174,6 +174,8 @@ pub struct ApplianceIdentity {
     pub node: Bytes,
     /// Where the TPM's release counter stood; a release with a lower epoch is refused.
     pub release_counter: u64,
+    /// Where the TPM's site counter stood; it is raised by one for each serial of the site file.
+    pub site_counter: u64,
 }
 
 /// What binds one appliance's TPM to a site.

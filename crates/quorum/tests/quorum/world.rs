@@ -108,6 +108,7 @@ impl PaperTpm {
             ak: Bytes(vec![]),
             node: Bytes(vec![]),
             release_counter: 1,
+            site_counter: 1,
         }
     }
 

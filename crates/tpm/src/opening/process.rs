@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hoidla_format::Malformed;
@@ -18,6 +18,9 @@ use super::{Reply, Request, layout::MOST, run};
 /// before that. Without it an unsealed half stays on libtss2's heap until the process ends.
 const TUNABLES: &str = "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0";
 
+/// How often it is looked whether the answer is still wanted.
+const POLL: Duration = Duration::from_millis(50);
+
 /// Why the helper gave no answer.
 #[derive(Debug, Error)]
 pub enum HelperError {
@@ -27,6 +30,9 @@ pub enum HelperError {
     /// It took too long, and was ended.
     #[error("the opening helper gave no answer within {0:?} and was ended: see whether the TPM answers")]
     Late(Duration),
+    /// What it was asked for has ended meanwhile.
+    #[error("the opening helper was ended: what it was asked for is sealed")]
+    Stopped,
     /// Its answer doesn't parse: it died.
     #[error("the opening helper died or answered nonsense: {0}")]
     Answer(#[from] Malformed),
@@ -48,8 +54,8 @@ pub fn serve(input: impl Read, mut output: impl Write) -> io::Result<()> {
 }
 
 /// The appliance's side: starts `helper`, which must end in [`serve`], asks, and waits at most
-/// `patience`. The helper inherits nothing of the environment.
-pub fn ask(helper: &mut Command, request: &Request, patience: Duration) -> Result<Reply, HelperError> {
+/// `patience`, and not once `stopped` says so. The helper inherits nothing of the environment.
+pub fn ask(helper: &mut Command, request: &Request, patience: Duration, stopped: impl Fn() -> bool) -> Result<Reply, HelperError> {
     let question = request.to_bytes();
     let mut child = helper
         .env_clear()
@@ -69,14 +75,21 @@ pub fn ask(helper: &mut Command, request: &Request, patience: Duration) -> Resul
         // Nobody listens any more once patience has ended.
         let _ = sender.send(answer);
     });
-    let answer = receiver.recv_timeout(patience);
+    let since = Instant::now();
+    let answer = loop {
+        match receiver.recv_timeout(POLL.min(patience)) {
+            Ok(answer) => break answer.map_err(HelperError::Io),
+            Err(_) if stopped() => break Err(HelperError::Stopped),
+            Err(_) if since.elapsed() >= patience => break Err(HelperError::Late(patience)),
+            Err(_) => {}
+        }
+    };
     // Ended whatever it said: by now it holds nothing that is still wanted. Both ends of the
     // pipes close with it, so the exchange ends too.
     let _ = child.kill();
     child.wait()?;
     let _ = exchange.join();
-    let answer = answer.map_err(|_| HelperError::Late(patience))??;
-    Ok(Reply::from_bytes(&answer)?)
+    Ok(Reply::from_bytes(&answer?)?)
 }
 
 /// All of an input, unless it is longer than a question or an answer may be. No buffer is

@@ -65,5 +65,6 @@ fn identity(w: &World) -> ApplianceIdentity {
         ak: bytes(&id.ak),
         node: bytes(&id.node),
         release_counter: id.release_counter,
+        site_counter: id.site_counter,
     }
 }
