@@ -60,9 +60,11 @@ impl Hold {
     }
 }
 
+type Holds = HashMap<(Name, StreamId), Arc<Hold>>;
+
 /// Who writes which stream now.
 #[derive(Clone, Debug, Default)]
-pub struct Writers(Arc<Mutex<HashMap<(Name, StreamId), Arc<Hold>>>>);
+pub struct Writers(Arc<Mutex<Holds>>);
 
 /// A hold that is given up when it is dropped.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ pub struct Held {
 }
 
 impl Writers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Name, StreamId), Arc<Hold>>> {
+    fn lock(&self) -> MutexGuard<'_, Holds> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,7 +102,7 @@ impl Writers {
 
 impl Held {
     /// Whether nobody has taken the stream over yet.
-    fn is_current(&self, writers: &HashMap<(Name, StreamId), Arc<Hold>>) -> bool {
+    fn is_current(&self, writers: &Holds) -> bool {
         writers.get(&self.key).is_some_and(|now| Arc::ptr_eq(now, &self.hold))
     }
 

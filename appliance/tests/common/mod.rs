@@ -535,14 +535,20 @@ pub fn impatient() -> Settings {
 pub fn start_child(e: &Embassy) -> (Child, String) {
     let health = e.state().health();
     let _ = fs::remove_file(&health);
-    let child = Command::new(PROGRAM).arg("--state").arg(e.state().folder()).arg("run").stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Command::new(PROGRAM).arg("--state").arg(e.state().folder()).arg("run").stderr(Stdio::null()).spawn().unwrap();
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(20) {
-        if let Some(panel) = fs::read(&health).ok().and_then(|b| serde_json::from_slice::<hoidlad::daemon::Panel>(&b).ok()) {
-            assert!(panel.development && panel.tpm_proof == "trusted-on-first-use");
-            return (child, panel.listen);
+    let panel = loop {
+        let panel = fs::read(&health).ok().and_then(|b| serde_json::from_slice::<hoidlad::daemon::Panel>(&b).ok());
+        if panel.is_some() || since.elapsed() > Duration::from_secs(20) {
+            break panel;
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("hoidlad didn't start");
+    };
+    let Some(panel) = panel else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("hoidlad didn't start");
+    };
+    assert!(panel.development && panel.tpm_proof == "trusted-on-first-use");
+    (child, panel.listen)
 }
