@@ -4,8 +4,8 @@
 //! only payload is left out. All records hold zero bytes and the disks are sparse files,
 //! so that *not* writing such a payload leaves exactly what writing it would have left:
 //! the holes read as zeros, every hash is right, and the store verifies. Batch headers, tables, indexes, catalogue and marks are written everywhere.
-//! Then, before each restart, another GiB is written in full, and the store is left as a
-//! power cut leaves it.
+//! Then, before each restart, another GiB is written in full, the holes around it are
+//! filled with zeros on disk, and the store is left as a power cut leaves it.
 
 use std::{
     fs::File,
@@ -58,6 +58,7 @@ pub async fn rows(folder: &Path, gib: u64, rounds: usize) -> Result<Vec<Row>> {
         let more = stored..stored + TAIL / MOST_BUFFER as u64 / u64::from(AT_ONCE);
         stored = more.end;
         filler.fill(STREAMS - AT_ONCE..STREAMS, more, true)?;
+        filler.make_solid()?;
         drop(filler); // as a power cut: the engine has nothing that it does at its end
         eprintln!("restart, round {round} of {rounds}");
         let (ms, bytes) = restart(&disks, id, &counters, stored * MOST_BUFFER as u64).await?;
@@ -133,6 +134,9 @@ struct Filler {
     written: Blocks,
     hash: Hash32,
     unanswered: u64,
+    /// The places of the first and the last large record that was written.
+    touched: (u64, u64),
+    pool: Buffers,
 }
 
 fn zeros(pool: &Buffers) -> Result<Blocks> {
@@ -147,8 +151,8 @@ impl Filler {
         let [left_out, written] = [zeros(&pool)?, zeros(&pool)?];
         let hash = Hash32(blake3::hash(left_out.as_ref()).into());
         let options = Options { prewrite: false, ..Options::default() };
-        let (engine, _) = Engine::open(disks, id, Arc::new(pool), Box::new(counters.clone()), options)?;
-        Ok(Self { disks: engine.disks(), engine, left_out, written, hash, unanswered: 0 })
+        let (engine, _) = Engine::open(disks, id, Arc::new(pool.clone()), Box::new(counters.clone()), options)?;
+        Ok(Self { disks: engine.disks(), engine, left_out, written, hash, unanswered: 0, touched: (u64::MAX, 0), pool })
     }
 
     /// Appends records `numbers` to each of `streams`, written in full or left out.
@@ -162,6 +166,24 @@ impl Filler {
         while self.unanswered > 0 {
             self.turn()?;
         }
+        Ok(())
+    }
+
+    /// Turns the holes around what was last written into zeros that lie on the disk, as in
+    /// segments that were written before: recovery scans the rest of each open one.
+    fn make_solid(&mut self) -> Result<()> {
+        let segment = Layout::default().segment;
+        let mut buffer = self.pool.take(MOST_BUFFER).context("the pool has room")?;
+        for disk in self.disks.iter().flatten() {
+            let mut at = self.touched.0.saturating_sub(segment);
+            while at <= self.touched.1.saturating_add(segment).min(disk.size() - MOST_BUFFER as u64) {
+                disk.read(at, buffer.as_mut())?;
+                disk.write(at, buffer.as_ref())?;
+                at += MOST_BUFFER as u64;
+            }
+            disk.flush()?;
+        }
+        self.touched = (u64::MAX, 0);
         Ok(())
     }
 
@@ -196,7 +218,12 @@ impl Filler {
             let outcome = match &request.op {
                 Op::Flush => disk.flush().map(|()| 0),
                 Op::Write { blocks, .. } if blocks.as_ref().as_ptr() == self.left_out.as_ref().as_ptr() => Ok(blocks.as_ref().len()),
-                Op::Write { at, blocks } => disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len()),
+                Op::Write { at, blocks } => {
+                    if blocks.as_ref().len() == MOST_BUFFER {
+                        self.touched = (self.touched.0.min(*at), self.touched.1.max(*at));
+                    }
+                    disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len())
+                }
             };
             self.engine.complete(request.id, outcome);
         }
