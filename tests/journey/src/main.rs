@@ -51,6 +51,7 @@ fn play(folder: &Path, path: &Path) -> Result<()> {
     ));
     let told = story::tell(&mut stage, path)?;
     story::table(&stage, &told);
+    stage.narrator.say("\nAll that was made for this is deleted now; with --keep it stays.");
     Ok(())
 }
 

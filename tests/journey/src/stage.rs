@@ -385,19 +385,21 @@ impl Stage {
     /// # Errors
     /// If it cannot be started.
     pub fn restore(&mut self, to: &str) -> Result<Answer> {
-        let args = [
-            "restore",
-            "--key",
-            "laptop/reader.key",
-            "--passphrase-file",
-            "laptop/passphrase",
-            "--grant",
-            "laptop/grant.txt",
-            "--site",
-            "custodians/alpha/site.txt",
-            "--to",
-            to,
-        ];
+        self.restore_with(&["--to", to])
+    }
+
+    /// The reader's restore of one path.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn restore_only(&mut self, to: &str, path: &str) -> Result<Answer> {
+        self.restore_with(&["--to", to, "--path", path])
+    }
+
+    fn restore_with(&mut self, more: &[&str]) -> Result<Answer> {
+        let site = "custodians/alpha/site.txt";
+        let with = ["--key", "laptop/reader.key", "--passphrase-file", "laptop/passphrase", "--grant", "laptop/grant.txt", "--site", site];
+        let args = [&["restore"], more, &with].concat();
         self.tell("hoidla-agent", &args);
         self.programs.run("hoidla-agent", &args, "")
     }

@@ -63,7 +63,7 @@ pub fn tell(stage: &mut Stage, path: &Path) -> Result<Told> {
     search(stage, path, &marker, &mut told)?;
     lose_home(stage)?;
     restore(stage, path, &mut told)?;
-    ends(stage)?;
+    ends(stage, path)?;
     Ok(told)
 }
 
@@ -314,7 +314,7 @@ fn same(stage: &Stage, path: &Path) -> Result<Compared> {
     Ok(compared)
 }
 
-fn ends(stage: &mut Stage) -> Result<()> {
+fn ends(stage: &mut Stage, path: &Path) -> Result<()> {
     stage.narrator.scene("The grant ends by itself");
     stage.narrator.say("A second grant, open for ten seconds only: it is approved, it opens, and then nobody does anything.");
     let short = 10;
@@ -324,13 +324,24 @@ fn ends(stage: &mut Stage) -> Result<()> {
         stage.approve(name)?;
     }
     let opened = Instant::now();
-    let answer = stage.restore("laptop/again")?;
+    let answer = stage.restore_only("laptop/again", &one_path(path)?)?;
     ensure!(answer.code == 0, "the second restore failed:\n{}{}", answer.out, answer.err);
     let most = Duration::from_secs(u64::from(short) + 5);
     std::thread::sleep(most.saturating_sub(opened.elapsed()));
     refused(stage, "after its time")?;
     stage.narrator.done();
     Ok(())
+}
+
+/// PATH's own name, or one path in it whose name is text: enough to show that a grant is open.
+fn one_path(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|n| n.to_str()).context("PATH has no name that is text")?;
+    if !path.is_dir() {
+        return Ok(name.to_owned());
+    }
+    let mut within: Vec<String> = fs::read_dir(path)?.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    within.sort();
+    Ok(within.first().map_or(name.to_owned(), |first| format!("{name}/{first}")))
 }
 
 /// Bytes of all files below a path.

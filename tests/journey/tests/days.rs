@@ -70,18 +70,8 @@ fn the_next_push_sends_what_is_new(stage: &Stage, registry: &Path) {
 fn one_path_comes_back_and_sealing_ends_it(stage: &mut Stage) {
     stage.new_reader().unwrap();
     opened(stage, "One file was deleted by mistake.");
-    let common = [
-        "--key",
-        "laptop/reader.key",
-        "--passphrase-file",
-        "laptop/passphrase",
-        "--grant",
-        "laptop/grant.txt",
-        "--site",
-        "custodians/alpha/site.txt",
-    ];
-    let args = [&["restore", "--to", "laptop/one", "--path", "registry/new entry"][..], &common].concat();
-    stage.programs.must("hoidla-agent", &args).unwrap();
+    let answer = stage.restore_only("laptop/one", "registry/new entry").unwrap();
+    assert_eq!(answer.code, 0, "{}", answer.err);
     let back = fs::read_to_string(stage.at("laptop/one/new entry")).unwrap();
     assert_eq!(back, "one line that was not there yesterday");
     stage.custodian("echo", "seal", &[], "").unwrap();
