@@ -272,6 +272,38 @@ async fn a_full_store_refuses_before_it_acknowledges_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn sparse_segments_are_rewritten_densely_and_everything_stays_readable() {
+    const STREAMS: u8 = 4;
+    let bench = Bench::new(256 << 20);
+    let settings = Settings { memory: 16 << 20, options: Options { open_segments: 2, ..Options::default() } };
+    let (store, _) = Store::open(&bench.paths(), ID, Box::new(bench.counters.clone()), settings).unwrap();
+    for n in 0..4 {
+        for stream in 0..STREAMS {
+            // More generations than segments may be open: each in turn closes another's, nearly empty.
+            let mut record = record(&store, n, &bytes(n)).await;
+            record.stream = StreamId([stream; 16]);
+            record.generation.number = stream.into();
+            store.append(record).await.unwrap().kept().await.unwrap();
+        }
+    }
+    let mut rewritten = 0;
+    while store.tidy().await.unwrap() {
+        rewritten += 1;
+        assert!(rewritten < 100, "it never ends");
+    }
+    assert!(rewritten > 0, "nothing was sparse");
+    store.close();
+    let (store, report) = bench.open();
+    assert_eq!(report.opened.damage, [""; 0]);
+    for stream in 0..STREAMS {
+        for n in 0..4 {
+            let found = store.read(StreamId([stream; 16]), n * LEN as u64).await.unwrap().expect("it is kept");
+            assert!(found.bytes() == bytes(n), "record {n} of stream {stream}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_ours_or_in_use_does_not_open() {
     let bench = Bench::new(64 << 20);
     let (store, _) = bench.open();
