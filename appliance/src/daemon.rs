@@ -235,6 +235,21 @@ fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
     Ok(Admission::new(&site.door_root.0, names, &papers.custodians())?)
 }
 
+/// Rewrites closed segments of small batches densely, one after another, for ever.
+async fn keep_dense(store: Store) {
+    loop {
+        let pause = match store.tidy().await {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => Duration::from_secs(10),
+            Err(e) => {
+                tracing::warn!("a sparse segment was not rewritten; it stays as it is: {e}");
+                Duration::from_secs(60)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Waits until the daemon is asked to stop.
 pub(crate) async fn stopping(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stopping| *stopping).await;
@@ -319,7 +334,9 @@ impl Running {
         let mut stop = self.daemon.stop.subscribe();
         let mut sweep = tokio::time::interval(Duration::from_millis(250));
         let mut sessions = JoinSet::new();
-        let panel = tokio::spawn(Panel::keep(self.daemon.clone(), self.state.health(), self.address, self.start_ms));
+        let mut background = JoinSet::new();
+        background.spawn(Panel::keep(self.daemon.clone(), self.state.health(), self.address, self.start_ms));
+        background.spawn(keep_dense(self.daemon.store.clone()));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,
@@ -330,8 +347,7 @@ impl Running {
                 () = stopping(&mut stop) => break,
             }
         }
-        panel.abort();
-        let _ = panel.await; // with it goes its handle of the store
+        background.shutdown().await; // with them go their handles of the store
         self.finish(sessions).await
     }
 
