@@ -266,6 +266,7 @@ fn watch(bar: &hoidla_cli::Progress, path: &Path, progress: &Progress, stop: &At
             bar.set(read);
             let left = match total.load(Ordering::Relaxed) {
                 0 => String::new(),
+                all if read == 0 => format!("of {}", human::bytes(all)),
                 all => {
                     let per_byte = began.elapsed().as_secs_f64() / read.max(1) as f64;
                     let left = Duration::from_secs_f64(per_byte * all.saturating_sub(read) as f64);

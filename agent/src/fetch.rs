@@ -252,7 +252,7 @@ enum Sealed {
 impl std::fmt::Display for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotCovered => f.write_str("the grant doesn't cover it"),
+            Self::NotCovered => f.write_str("the grant doesn't cover it; what was copied in after the opening needs a new grant"),
             Self::Damaged(why) => write!(f, "it doesn't open: {why}"),
         }
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DoorError {
     /// The network failed, or the appliance is not there.
-    #[error("{0}; is the appliance up, and the address right?")]
+    #[error("the appliance cannot be reached: is it up, and the address right?")]
     Network(#[from] std::io::Error),
     /// Nothing came, or nothing went, for too long.
     #[error("{0} took too long; try again, and look at the line between")]
