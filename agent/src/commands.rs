@@ -297,7 +297,7 @@ fn weigh(path: &Path, stop: &AtomicBool) -> u64 {
 
 fn run_list(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
     let (home, target) = arguments.open()?;
-    let mut streams = line::list(&target, &home.identity()?, home.dataset(), Duration::ZERO)?;
+    let mut streams = line::list(&target, &home.identity()?, home.dataset(), Duration::ZERO, &|_| {})?;
     streams.sort_by_key(|s| s.generation);
     let known = State::all(&home.dir)?;
     let signed = |id| known.iter().find(|k| k.stream == id).map(|k| (k.signed, k.complete));

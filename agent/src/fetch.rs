@@ -284,6 +284,14 @@ impl Opened {
         &self.ends
     }
 
+    /// The newest snapshot that the grant covers, and those after it, copied in too late for it.
+    /// Where it covers none, the newest, so that opening it says why not.
+    pub fn newest(&self) -> Option<(End, &[End])> {
+        let covered = |end: &End| !matches!(self.epochs[end.epoch].1, Err(Sealed::NotCovered));
+        let at = self.ends.iter().rposition(covered).or(self.ends.len().checked_sub(1))?;
+        Some((self.ends[at], &self.ends[at + 1..]))
+    }
+
     /// A line for each epoch that ought to open and doesn't.
     pub fn damaged(&self) -> impl Iterator<Item = String> {
         self.epochs.iter().filter_map(|(span, sealer)| match sealer {

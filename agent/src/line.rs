@@ -192,17 +192,27 @@ impl Line<'_> {
     }
 }
 
-/// The streams of a dataset in the embassy.
-pub fn list(target: &Target, identity: &Identity, dataset: &Name, give_up_after: Duration) -> Result<Vec<StreamEntry>> {
+/// The streams of a dataset in the embassy. Whoever waits for the appliance is told so, once.
+pub fn list(
+    target: &Target,
+    identity: &Identity,
+    dataset: &Name,
+    give_up_after: Duration,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<StreamEntry>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let began = Instant::now();
+    let (began, mut told) = (Instant::now(), false);
     loop {
         match broken(match runtime.block_on(list_once(target, identity, dataset)) {
             Ok(streams) => return Ok(streams),
             Err(e) => e,
         }) {
             Broken::Never(e) => return Err(e),
-            Broken::Later(e) if began.elapsed() > give_up_after => return Err(e),
+            Broken::Later(e) if began.elapsed() >= give_up_after => return Err(e),
+            Broken::Later(e) if !told => {
+                tell(&format!("{e:#}; trying again"));
+                told = true;
+            }
             _ => std::thread::sleep(FIRST_WAIT * 5),
         }
     }

@@ -90,7 +90,7 @@ impl Pusher<'_> {
             return Ok(*newest);
         }
         // Generations that another machine or a lost record began count too.
-        let listed = line::list(&self.settings.target, &self.identity, self.home.dataset(), self.settings.give_up_after)?;
+        let listed = line::list(&self.settings.target, &self.identity, self.home.dataset(), self.settings.give_up_after, self.tell)?;
         let newest = listed.iter().map(|s| s.generation).chain(known.iter().map(|s| s.generation)).max().unwrap_or(0);
         if known.is_empty() && newest > 0 {
             (self.tell)("this machine has no record of the dataset's streams: a new generation begins");

@@ -27,7 +27,7 @@ use hoidla_protocol::{Code, Key, Read, Request, Response, StreamEntry, client::B
 use hoidla_snapshot::{Only, Restored, restore as write_out};
 
 use crate::{
-    fetch::{self, Expected, Intake, Opened},
+    fetch::{self, End, Expected, Intake, Opened},
     reader::Reader,
 };
 
@@ -89,7 +89,8 @@ pub fn restore(
     let (found, mut warnings) =
         runtime.block_on(fetch_one(reader, authority, (target, &identity), (grant.hash, &dataset), wish, fetched))?;
     let Found { stream, opened, broken } = found;
-    let end = *opened.ends().last().ok_or_else(|| no_snapshot(&opened, broken.as_deref()))?;
+    let (end, later) = opened.newest().ok_or_else(|| no_snapshot(&opened, broken.as_deref()))?;
+    warnings.extend(still_sealed(later, wish.at_least)?);
     warnings.extend(opened.revoked.iter().map(|a| format!("the agent {a}, which the site file revokes, signed in this stream")));
     warnings.extend(opened.damaged());
     let address = opened.address(&end)?;
@@ -149,6 +150,16 @@ async fn fetch_one(
         passed.extend(newer);
         return Ok((Found { stream, opened, broken }, passed));
     }
+}
+
+/// Snapshots copied in after the opening stay sealed: worth a warning, unless home asks for one of them.
+fn still_sealed(later: &[End], at_least: Option<Chain>) -> Result<Option<String>> {
+    let Some(first) = later.first() else { return Ok(None) };
+    if at_least.is_some_and(|least| least.length > first.signed_to) {
+        return Err(anyhow!("what was acknowledged at home was copied in after this grant's opening; nothing was restored"))
+            .next("write a new grant and have it approved; or leave --at-least out to restore what this one covers");
+    }
+    Ok(Some(format!("newer snapshots, copied in after the opening, stay sealed ({}): a new grant opens them", later.len())))
 }
 
 /// Its word is not signed, so it is worth a warning and no more.

@@ -328,6 +328,30 @@ fn an_old_epoch_that_does_not_open_is_passed_over() {
 }
 
 #[test]
+fn a_push_after_the_opening_does_not_stop_a_restore() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("kept"), noise(17, 300_000)).unwrap();
+    let first = e.push(&home, &root).unwrap().state.acknowledged;
+    let granted = e.granted();
+    fs::write(root.join("later"), "copied in after the opening").unwrap();
+    let second = e.push(&home, &root).unwrap().state.acknowledged;
+    e.store().trouble.keys_before = Some(2);
+
+    let done = e.restore_as(&granted, Wish { at_least: Some(first), ..wish(&e.path("to")) }).unwrap();
+    assert!(done.warnings.len() == 1 && done.warnings[0].contains("stay sealed (1)"), "{:?}", done.warnings);
+    assert_eq!(fs::read(e.path("to/root/kept")).unwrap(), noise(17, 300_000));
+    assert!(!e.path("to/root/later").exists());
+
+    let refused = e.restore_as(&granted, Wish { at_least: Some(second), ..wish(&e.path("none")) }).err().unwrap();
+    assert!(format!("{refused:#}").contains("copied in after this grant's opening"), "{refused:#}");
+    e.store().trouble.keys_before = Some(1);
+    let refused = e.restore(&granted, &e.path("nothing"), Only::All).err().unwrap();
+    assert!(format!("{refused:#}").contains("the grant doesn't cover it"), "{refused:#}");
+}
+
+#[test]
 fn after_the_last_epoch_comes_none() {
     // The next push connects to send what is left, then to send what is new.
     for more in [1, 2] {

@@ -114,6 +114,8 @@ pub struct Trouble {
     pub last_epoch_from: Option<usize>,
     /// Another key is re-wrapped than this epoch was sealed with.
     pub wrong_key_of: Option<u32>,
+    /// Keys are given of epochs before this one only.
+    pub keys_before: Option<u32>,
     /// The appliance has a newer site file.
     pub newer_site: Option<u32>,
     /// What is re-wrapped of this epoch is damaged.
@@ -494,6 +496,9 @@ fn rewrapped(store: &Store, vault: &KeyPair, reader: &PublicKey, grant: &Hash32)
             let (_, header) = frame::split_epoch_header(body).unwrap();
             let Ok(header) = sign::read_unverified::<EpochHeader>(header) else { continue };
             let h = header.statement;
+            if store.trouble.keys_before.is_some_and(|first| *epoch >= first) {
+                continue;
+            }
             let binding = Binding { site: h.site, dataset: h.dataset.clone(), stream: h.stream, epoch: *epoch, vault_epoch: h.vault_epoch };
             let wrapped = match store.trouble.wrong_key_of {
                 Some(wrong) if wrong == *epoch => datakey::wrap(&DataKey::random(), vault.public(), &binding),
