@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use hoidla_cli::{NextStep, Outcome, Output, Screen, main_with};
+use hoidla_cli::{NextStep, Outcome, Output, Screen, human, main_with};
 use hoidla_format::{Moment, Name};
 use hoidlad::{
     config::State,
@@ -202,14 +202,19 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     let age = Moment::now().seconds().saturating_sub(panel.written);
     let alive = age <= 10 && PathBuf::from(format!("/proc/{}", panel.pid)).exists();
     let mut screen = Screen::new();
-    screen.heading(&format!("{}: {}", panel.appliance, if alive { "running, sealed" } else { "NOT RUNNING" }));
+    let how = match (alive, panel.openings) {
+        (false, _) => "NOT RUNNING".into(),
+        (true, 0) => "running, sealed".into(),
+        (true, open) => format!("running, OPEN for {open} grants"),
+    };
+    screen.heading(&format!("{}: {how}", panel.appliance));
     if panel.development {
         screen.words(&format!("DEVELOPMENT RELEASE {}: for drills and tests only.", panel.release));
     }
     screen.field("TPM", &panel.tpm_proof);
     screen.field("listens", &panel.listen);
     screen.field("disks", &format!("{} of {} current", panel.disks.1, panel.disks.0));
-    screen.field("used", &format!("{} of {} bytes, {} streams", panel.used.0, panel.used.1, panel.streams));
+    screen.field("used", &format!("{} of {}, {} streams", human::bytes(panel.used.0), human::bytes(panel.used.1), panel.streams));
     screen.field("log", &format!("{} leaves", panel.log_size));
     screen.field("open", &format!("{} grants", panel.openings));
     screen.field("alarms", &format!("{} alarms, {} damaged", panel.alarms, panel.damaged));

@@ -102,7 +102,7 @@ pub enum KeyFileError {
     Damaged,
     /// The file is whole, the passphrase doesn't open it.
     #[error(
-        "the passphrase doesn't open this key file: type it again; if you are sure of it, the file was changed on purpose, restore it from its copy"
+        "the passphrase doesn't open this key file: type it again; if you are sure of it, this is not the file that you made, so take it from its copy"
     )]
     WrongPassphrase,
     /// Empty or longer than [`MOST_PASSPHRASE`].

@@ -62,7 +62,7 @@ impl DoorError {
             // DecryptError: signed by an authority of the same name with another key.
             A::UnknownCA | A::DecryptError => {
                 "it is another site's, or its key stands in no roster and no grant that the appliance holds; \
-                 agents need a certificate of this site, custodians a roster, readers a grant that was proposed"
+                 agents need a certificate of this site, custodians a roster, readers a grant that was proposed and has not ended or been sealed"
             }
             A::AccessDenied => "it names another site, or a dataset that the site file doesn't have; ask the authority",
             A::CertificateRequired => "none was sent; a certificate is needed to enter",
