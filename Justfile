@@ -28,7 +28,7 @@ lint:
 # the story from dealing keys to restoring after home is lost, on PATH (default: the Rust toolchain)
 [no-exit-message]
 [positional-arguments]
-demo PATH="":
+demo *PATH:
     @cargo build --workspace --all-targets --locked
     @"{{ target }}/debug/hoidla-demo" "$@"
 

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     main_with(|| {
         let arguments = Arguments::parse();
         ensure!(nix::unistd::geteuid().is_root(), "the demo reads hoidlad's memory, which takes root; next: run it as root");
-        let path = path(arguments.path.filter(|p| !p.as_os_str().is_empty()))?;
+        let path = path(arguments.path)?;
         let scratch = tempfile::Builder::new().prefix("hoidla-demo-").tempdir_in(on_disk(arguments.stage)?)?;
         let folder = scratch.path().to_owned();
         let result = play(&folder, &path);
