@@ -27,6 +27,12 @@ pub const MOST: usize = 256 * 1024;
 /// The most signatures a note carries.
 pub const MOST_SIGNATURES: usize = 64;
 
+/// The most bytes of one signature, its key id included: a TPM's quote is the longest.
+pub const MOST_SIGNATURE: usize = 1100;
+
+/// The most bytes of a signer's name: `hoidla/SITE/APPLIANCE` is the longest.
+pub const MOST_SIGNER: usize = 160;
+
 /// A kind of statement.
 pub trait Statement: Serialize + DeserializeOwned {
     /// What the first line says before the slash.
@@ -185,9 +191,9 @@ pub fn hash(text: &str) -> Hash32 {
 
 fn signature_line(line: &str) -> Option<Signature> {
     let (name, b64) = line.strip_prefix("— ")?.split_once(' ')?;
-    let raw = Base64::decode_vec(b64).ok().filter(|r| (5..=260).contains(&r.len()))?;
+    let raw = Base64::decode_vec(b64).ok().filter(|r| (5..=MOST_SIGNATURE).contains(&r.len()))?;
     let (id, bytes) = raw.split_first_chunk::<4>()?;
-    (!name.is_empty() && name.len() <= 64).then(|| Signature { name: name.to_owned(), key_id: *id, bytes: bytes.to_vec() })
+    (!name.is_empty() && name.len() <= MOST_SIGNER).then(|| Signature { name: name.to_owned(), key_id: *id, bytes: bytes.to_vec() })
 }
 
 #[cfg(test)]

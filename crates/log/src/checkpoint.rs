@@ -4,15 +4,16 @@
 //! hoidla/SITE/APPLIANCE      the origin: which log
 //! 1234                       its size in leaves
 //! BASE64                     its root
+//! counter 17                 where the TPM's checkpoint counter stood
 //! ```
 //!
 //! Promises: one text for one head, and nothing else is read. It doesn't sign:
-//! the signature lines of the [`Note`] around it do, a TPM's quote among them.
+//! the signature lines of the [`Note`] around it do ([`crate::Quote`]).
 
 use std::fmt;
 
 use base64ct::{Base64, Encoding};
-use hoidla_format::{Hash32, Name, Note, StatementError};
+use hoidla_format::{Hash32, Malformed, Name, Note, StatementError};
 use thiserror::Error;
 
 /// The log's head.
@@ -26,6 +27,8 @@ pub struct Checkpoint {
     pub size: u64,
     /// The root over them.
     pub root: Hash32,
+    /// Where the TPM's checkpoint counter stood: it never goes back, whatever the disks do.
+    pub counter: u64,
 }
 
 /// Why a text is no checkpoint.
@@ -34,8 +37,8 @@ pub enum CheckpointError {
     /// The note around it is damaged.
     #[error(transparent)]
     Note(#[from] StatementError),
-    /// Not three lines.
-    #[error("a checkpoint has three lines (origin, size, root), each ended")]
+    /// Not four lines.
+    #[error("a checkpoint has four lines (origin, size, root, counter), each ended")]
     Lines,
     /// The origin is not one of ours.
     #[error("the checkpoint's first line must be like: hoidla/SITE/APPLIANCE")]
@@ -46,6 +49,12 @@ pub enum CheckpointError {
     /// The root is not 32 bytes of base64.
     #[error("the checkpoint's third line must be its root, 32 bytes in base64")]
     Root,
+    /// The counter is not a plain number.
+    #[error("the checkpoint's fourth line must be like: counter 17")]
+    Counter,
+    /// A signature line that should carry a quote doesn't.
+    #[error("a signature line of the checkpoint carries no quote: {0}")]
+    Quote(#[from] Malformed),
 }
 
 impl Checkpoint {
@@ -58,10 +67,16 @@ impl Checkpoint {
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         use CheckpointError as E;
         let lines = text.strip_suffix('\n').ok_or(E::Lines)?;
-        let &[origin, size, root] = &lines.splitn(4, '\n').collect::<Vec<_>>()[..] else { return Err(E::Lines) };
+        let &[origin, size, root, counter] = &lines.splitn(5, '\n').collect::<Vec<_>>()[..] else { return Err(E::Lines) };
         let (site, appliance) = origin.strip_prefix("hoidla/").and_then(|o| o.split_once('/')).ok_or(E::Origin)?;
         let name = |n: &str| n.parse::<Name>().map_err(|_| E::Origin);
-        Ok(Self { site: name(site)?, appliance: name(appliance)?, size: parse_size(size)?, root: parse_root(root)? })
+        Ok(Self {
+            site: name(site)?,
+            appliance: name(appliance)?,
+            size: number(size).ok_or(E::Size)?,
+            root: parse_root(root)?,
+            counter: counter.strip_prefix("counter ").and_then(number).ok_or(E::Counter)?,
+        })
     }
 
     /// Splits a signed checkpoint into its head and its note, whose signatures are *not* checked here.
@@ -73,13 +88,14 @@ impl Checkpoint {
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n{}\n{}", self.origin(), self.size, Base64::encode_string(&self.root.0))
+        writeln!(f, "{}\n{}\n{}\ncounter {}", self.origin(), self.size, Base64::encode_string(&self.root.0), self.counter)
     }
 }
 
-fn parse_size(line: &str) -> Result<u64, CheckpointError> {
+/// Decimal digits without sign or leading zero.
+pub(crate) fn number(line: &str) -> Option<u64> {
     let plain = line.bytes().all(|b| b.is_ascii_digit()) && (line == "0" || !line.starts_with('0'));
-    line.parse().ok().filter(|_| plain).ok_or(CheckpointError::Size)
+    line.parse().ok().filter(|_| plain)
 }
 
 fn parse_root(line: &str) -> Result<Hash32, CheckpointError> {
@@ -97,12 +113,12 @@ mod tests {
     use hoidla_format::statement::Signature;
 
     fn head() -> Checkpoint {
-        Checkpoint { site: "luxembourg".parse().unwrap(), appliance: "lux-1".parse().unwrap(), size: 0, root: Frontier::new().root() }
+        Checkpoint { site: "luxembourg".parse().unwrap(), appliance: "lux-1".parse().unwrap(), size: 0, root: Frontier::new().root(), counter: 17 }
     }
 
     #[test]
     fn the_known_text() {
-        let text = "hoidla/luxembourg/lux-1\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
+        let text = "hoidla/luxembourg/lux-1\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\ncounter 17\n";
         assert_eq!(head().to_string(), text);
         assert_eq!(Checkpoint::parse(text), Ok(head()));
     }
@@ -131,5 +147,9 @@ mod tests {
         for root in ["", "47DEQpj8HBSa", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV="] {
             assert_eq!(with("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", root), E::Root, "{root:?}");
         }
+        for counter in ["", "17", "counter", "counter ", "counter 017", "counter -1", "Counter 17", "counter 17 "] {
+            assert_eq!(with("counter 17", counter), E::Counter, "{counter:?}");
+        }
+        assert_eq!(with("counter 17\n", ""), E::Lines);
     }
 }
