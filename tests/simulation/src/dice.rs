@@ -3,13 +3,16 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-/// Throws dice, the same ones for the same seed.
+/// Throws dice, the same ones for the same seed and step.
 pub struct Dice(ChaCha8Rng);
 
 impl Dice {
-    /// The dice of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
+    /// The dice of one step of a seed. Each step has its own, so that leaving one out
+    /// leaves the throws of all others as they are.
+    pub fn new(seed: u64, step: u32) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::from(step));
+        Self(rng)
     }
 
     /// A number below `n`.

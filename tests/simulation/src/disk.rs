@@ -1,7 +1,7 @@
-//! A disk that forgets what was not flushed, sector by sector.
+//! A disk that forgets what was not flushed, sector by sector; that rots, lies and fails when told to.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     sync::{
         Arc, Mutex,
@@ -51,8 +51,23 @@ struct State {
     durable: HashMap<u64, [u8; BLOCK]>,
     /// By sector: all that was written to it since the last flush.
     dirty: BTreeMap<u64, Vec<[u8; SECTOR]>>,
+    /// Blocks that give an error until they are written again.
+    unreadable: BTreeSet<u64>,
     fail_flush: bool,
+    stray: Option<Stray>,
 }
+
+/// What a lying disk does with its next write, which it reports as done.
+#[derive(Clone, Copy, Debug)]
+pub enum Stray {
+    /// Nothing.
+    Phantom,
+    /// Writes it so many blocks further on, or back.
+    Misdirected(i64),
+}
+
+/// What a disk held at one moment.
+pub struct Image(HashMap<u64, [u8; BLOCK]>);
 
 /// One simulated disk.
 pub struct SimDisk {
@@ -72,6 +87,11 @@ impl SimDisk {
         self.state.lock().expect("not poisoned")
     }
 
+    /// Its blocks.
+    pub fn blocks(&self) -> u64 {
+        self.size / BLOCK as u64
+    }
+
     /// The power comes back after a cut: each unflushed sector holds what it held, or
     /// anything that was written to it since.
     pub fn power_cycle(&self, dice: &mut Dice) {
@@ -87,6 +107,33 @@ impl SimDisk {
         }
         s.cache.clear();
         s.fail_flush = false;
+        s.stray = None;
+    }
+
+    /// What would survive a power cut now.
+    pub fn image(&self) -> Image {
+        Image(self.state().durable.clone())
+    }
+
+    /// The disk is as it was then.
+    pub fn restore(&self, image: Image) {
+        *self.state() = State { durable: image.0, ..State::default() };
+    }
+
+    /// The next write is reported and goes astray.
+    pub fn lie(&self, stray: Stray) {
+        self.state().stray = Some(stray);
+    }
+
+    /// Some blocks cannot be read until they are written again.
+    pub fn lose(&self, blocks: std::ops::Range<u64>) {
+        self.state().unreadable.extend(blocks);
+    }
+
+    /// Bytes that are on the disk, or were and may come back: what a thief would search.
+    pub fn holds(&self, marker: &[u8]) -> bool {
+        let s = self.state();
+        s.durable.values().chain(s.cache.values()).any(|b| b.windows(marker.len()).any(|w| w == marker))
     }
 
     /// The next flush fails, and what was to be flushed may be lost unseen.
@@ -103,7 +150,7 @@ impl SimDisk {
         }
     }
 
-    /// Changes one byte of a block that was written and is not dirty. False if there is none.
+    /// Changes one bit of a block that was written and is not dirty. None if there is none.
     pub fn rot(&self, dice: &mut Dice) -> Option<u64> {
         let mut s = self.state();
         let mut written: Vec<u64> = s.durable.keys().copied().collect();
@@ -139,6 +186,10 @@ impl Disk for SimDisk {
         assert!(at.is_multiple_of(BLOCK as u64) && into.len().is_multiple_of(BLOCK) && at + into.len() as u64 <= self.size);
         self.power.spend()?;
         let s = self.state();
+        let first = at / BLOCK as u64;
+        if s.unreadable.range(first..first + (into.len() / BLOCK) as u64).next().is_some() {
+            return Err(io::Error::other("unrecovered read error"));
+        }
         for (i, block) in into.chunks_exact_mut(BLOCK).enumerate() {
             let no = at / BLOCK as u64 + i as u64;
             match s.cache.get(&no).or_else(|| s.durable.get(&no)) {
@@ -153,12 +204,21 @@ impl Disk for SimDisk {
         assert!(at.is_multiple_of(BLOCK as u64) && bytes.len().is_multiple_of(BLOCK) && at + bytes.len() as u64 <= self.size);
         self.power.spend()?;
         let mut s = self.state();
+        let at = match s.stray.take() {
+            Some(Stray::Phantom) => return Ok(()),
+            Some(Stray::Misdirected(blocks)) => {
+                let most = self.size - bytes.len() as u64;
+                at.saturating_add_signed(blocks * BLOCK as i64).min(most)
+            }
+            None => at,
+        };
         let first = at / SECTOR as u64;
         for (sector, part) in (first..).zip(bytes.chunks_exact(SECTOR)) {
             let part: &[u8; SECTOR] = part.try_into().expect("exact");
             s.dirty.entry(sector).or_default().push(*part);
         }
         for (no, block) in (at / BLOCK as u64..).zip(bytes.chunks_exact(BLOCK)) {
+            s.unreadable.remove(&no);
             s.cache.insert(no, block.try_into().expect("exact"));
         }
         Ok(())

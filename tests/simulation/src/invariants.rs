@@ -1,34 +1,66 @@
-//! What is checked, by name.
+//! What must hold, each by its name. `docs/reliability.md` lists them.
 
 use std::collections::BTreeMap;
 
 use hoidla_log::Frontier;
-use hoidla_store::{Engine, Reader};
+use hoidla_store::{Acknowledged, Engine, Opened, Reader};
 
-use crate::{memory::Memory, model::Model};
+use crate::{memory::Memory, model::Model, world::Waits};
 
 /// A broken invariant: its name, and how.
 pub type Broken = (&'static str, String);
 
-/// `state`: of each stream the store has all that was acknowledged, nothing that was not
-/// submitted, and ends between two records, with chain, epochs and closed epochs to match.
+/// *acknowledged is kept*, of what the store says: of each stream it has all that was
+/// acknowledged, nothing that was not submitted, and ends between two records, with chain,
+/// epochs and closed epochs to match.
 pub fn state(engine: &Engine<Memory>, model: &Model) -> Result<(), Broken> {
     for (id, stream) in &model.streams {
         match engine.state(*id) {
-            Some(state) => stream.allows(&state).map_err(|why| ("state", format!("stream {id}: {why}")))?,
+            Some(state) => stream.allows(&state).map_err(|why| ("acknowledged is kept", format!("stream {id}: {why}")))?,
             None if stream.acknowledged == 0 && stream.closed == 0 => {}
-            None => return Err(("state", format!("stream {id} is gone"))),
+            None => return Err(("acknowledged is kept", format!("stream {id} is gone"))),
         }
     }
     Ok(())
 }
 
-/// `bytes`: every acknowledged byte reads back as it was submitted, in its epoch.
+/// *nothing unacknowledged*: an acknowledgement answers one open submission, as it was made,
+/// under a log that only grows.
+pub fn answer(a: &Acknowledged, waits: Option<&Waits>, model: &Model) -> Result<(), Broken> {
+    let wrong = |why: &str| Err(("nothing unacknowledged", format!("{a:?} {why}")));
+    match waits {
+        Some(Waits::Record(id, end)) if (*id, *end) == (a.stream, a.end) => {}
+        Some(_) => return wrong("is not what was submitted"),
+        None => return wrong("answers no open submission"),
+    }
+    if model.log.is_some_and(|(size, _)| size > a.log_size) || a.leaf >= a.log_size {
+        return wrong("stands under a log that shrank");
+    }
+    Ok(())
+}
+
+/// *damage never cut*: while one whole copy is there, an opening loses nothing.
+pub fn no_damage(opened: &Opened) -> Result<(), Broken> {
+    match opened.damage.first() {
+        Some(what) => Err(("damage never cut", format!("a whole copy was there, and this is lost: {what}"))),
+        None => Ok(()),
+    }
+}
+
+/// *memory bounded*: at rest the engine holds no buffer but the one that zeros come from.
+pub fn memory(memory: &Memory) -> Result<(), Broken> {
+    match memory.out() {
+        0..=1 => Ok(()),
+        n => Err(("memory bounded", format!("{n} buffers are held at rest"))),
+    }
+}
+
+/// *acknowledged is readable*: every acknowledged byte reads back as it was submitted, in its epoch.
 pub fn bytes(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Model) -> Result<(), Broken> {
     for (id, stream) in &model.streams {
         let length = engine.state(*id).map_or(0, |s| s.chain.length);
         for sent in stream.sent.iter().filter(|s| s.offset < length) {
-            let wrong = |why: String| ("bytes", format!("stream {id} at {}: {why}", sent.offset));
+            let wrong = |why: String| ("acknowledged is readable", format!("stream {id} at {}: {why}", sent.offset));
             let inside = sent.offset + sent.bytes.len() as u64 / 2;
             let place = engine.locate(*id, inside).ok_or_else(|| wrong("not located".into()))?;
             let found = reader.read(&place).map_err(|e| wrong(e.to_string()))?;
@@ -40,10 +72,10 @@ pub fn bytes(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &M
     Ok(())
 }
 
-/// `log`: the leaves on the disks are all leaves, give the root, and extend the last
+/// *the log only extends*: the leaves on the disks are all leaves, give the root, and extend the last
 /// acknowledged head.
 pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Model) -> Result<(), Broken> {
-    let wrong = |why: String| ("log", why);
+    let wrong = |why: String| ("the log only extends", why);
     let mut leaves = BTreeMap::new();
     let mut from = 0;
     while let Some(segment) = engine.segment(from) {
@@ -70,15 +102,15 @@ pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Mod
     if extends { Ok(()) } else { Err(wrong(format!("size {size} doesn't extend what was acknowledged: {:?}", model.log))) }
 }
 
-/// `copies`: every copy of every segment is whole. Says how much had to be repaired.
+/// *copies converge*: every copy of every segment is whole. Says how much had to be repaired.
 pub fn copies(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>) -> Result<Vec<String>, Broken> {
     let mut repaired = Vec::new();
     let mut from = 0;
     while let Some(segment) = engine.segment(from) {
         from = segment.number() + 1;
-        let mut checked = reader.check(&segment).map_err(|e| ("copies", e.to_string()))?;
+        let mut checked = reader.check(&segment).map_err(|e| ("copies converge", e.to_string()))?;
         if let Some(what) = checked.damage.first() {
-            return Err(("copies", what.clone()));
+            return Err(("copies converge", what.clone()));
         }
         repaired.append(&mut checked.repaired);
     }

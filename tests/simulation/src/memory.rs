@@ -1,14 +1,11 @@
-//! A bounded pool of plain memory, and a membership counter.
+//! A bounded pool of plain memory.
 
-use std::{
-    io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use hoidla_store::{BLOCK, Blocks, Buffer, Counters, MOST_BUFFER, Pool};
+use hoidla_store::{BLOCK, Blocks, Buffer, MOST_BUFFER, Pool};
 
 /// At most so many buffers at once.
 pub struct Memory {
@@ -90,26 +87,3 @@ impl AsRef<[u8]> for Frozen {
 }
 
 impl Blocks for Frozen {}
-
-/// The counter in the TPM: survives everything.
-#[derive(Clone, Default)]
-pub struct Nv(Arc<Mutex<u64>>);
-
-impl Nv {
-    /// Its value.
-    pub fn value(&self) -> u64 {
-        *self.0.lock().expect("not poisoned")
-    }
-}
-
-impl Counters for Nv {
-    fn membership(&self) -> io::Result<u64> {
-        Ok(self.value())
-    }
-
-    fn raise_membership(&mut self, to: u64) -> io::Result<()> {
-        let mut value = self.0.lock().expect("not poisoned");
-        *value = to.max(*value);
-        Ok(())
-    }
-}

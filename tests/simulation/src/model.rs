@@ -1,4 +1,4 @@
-//! What must hold of the store, by what was submitted and acknowledged.
+//! What the store owes: what was submitted to it, and what it acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// One without a byte.
+    pub fn new(generation: Generation) -> Self {
+        Self { generation, sent: Vec::new(), acknowledged: 0, epoch: 1, closed: 0, closing: 0 }
+    }
+
     /// The chain over all that was submitted.
     pub fn chain(&self) -> Chain {
         self.sent.last().map_or(Chain::EMPTY, |s| s.after)
@@ -99,4 +104,18 @@ pub struct Model {
     pub streams: BTreeMap<StreamId, Stream>,
     /// The last acknowledged head of the log.
     pub log: Option<(u64, Hash32)>,
+}
+
+impl Model {
+    /// The store's word that a stream is kept up to `end`.
+    pub fn acknowledge(&mut self, id: StreamId, end: u64) {
+        let stream = self.streams.get_mut(&id).expect("it was submitted");
+        stream.acknowledged = stream.acknowledged.max(end);
+    }
+
+    /// The store's word that epochs up to this one are closed.
+    pub fn close(&mut self, id: StreamId, epoch: u32) {
+        let stream = self.streams.get_mut(&id).expect("it was submitted");
+        stream.closed = stream.closed.max(epoch);
+    }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use hoidla_format::{Hash32, StreamId};
 use hoidla_simulation::{
+    counter::Counter,
     disk::{Power, SimDisk},
-    memory::{Memory, Nv},
+    memory::Memory,
 };
 use hoidla_store::{
     Appended, BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, Reader, Record, Refused,
@@ -23,11 +24,11 @@ fn as_disks(disks: &[&Arc<SimDisk>]) -> Vec<Arc<dyn Disk>> {
     disks.iter().map(|d| (*d).clone() as Arc<dyn Disk>).collect()
 }
 
-fn format(disks: &[&Arc<SimDisk>], store: [u8; 16], nv: &Nv) {
+fn format(disks: &[&Arc<SimDisk>], store: [u8; 16], nv: &Counter) {
     Engine::format(&as_disks(disks), store, LAYOUT, &Memory::new(8), &mut nv.clone()).unwrap();
 }
 
-fn open(disks: &[&Arc<SimDisk>], nv: &Nv) -> Result<(Engine<Memory>, Opened), OpenError> {
+fn open(disks: &[&Arc<SimDisk>], nv: &Counter) -> Result<(Engine<Memory>, Opened), OpenError> {
     Engine::open(as_disks(disks), STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), Options::default())
 }
 
@@ -63,9 +64,9 @@ fn settle(engine: &mut Engine<Memory>) -> Vec<u64> {
 #[test]
 fn a_disk_of_another_store_is_refused_by_name() {
     let (a, b, other, blank) = (disk("a", 20), disk("b", 20), disk("strange", 20), disk("blank", 20));
-    let nv = Nv::default();
+    let nv = Counter::default();
     format(&[&a, &b], STORE, &nv);
-    format(&[&other], [2; 16], &Nv::default());
+    format(&[&other], [2; 16], &Counter::default());
     let refused = open(&[&a, &other], &nv).err().unwrap();
     assert!(matches!(&refused, OpenError::Foreign { disk, .. } if disk == "strange"), "{refused}");
     assert!(matches!(open(&[&a, &blank], &nv).err().unwrap(), OpenError::NotAStore(name) if name == "blank"));
@@ -74,14 +75,14 @@ fn a_disk_of_another_store_is_refused_by_name() {
     assert!(open(&[&b, &a], &nv).is_ok(), "in any order");
     let small = disk("small", 1);
     assert!(matches!(
-        Engine::format(&as_disks(&[&small]), STORE, LAYOUT, &Memory::new(8), &mut Nv::default()),
+        Engine::format(&as_disks(&[&small]), STORE, LAYOUT, &Memory::new(8), &mut Counter::default()),
         Err(OpenError::TooSmall(name)) if name == "small"
     ));
 }
 
 #[test]
 fn one_disk_missing_goes_on_and_the_stale_one_never_serves_alone() {
-    let (a, b, nv) = (disk("a", 20), disk("b", 20), Nv::default());
+    let (a, b, nv) = (disk("a", 20), disk("b", 20), Counter::default());
     format(&[&a, &b], STORE, &nv);
     let (mut engine, opened) = open(&[&a], &nv).unwrap();
     assert_eq!(opened.missing, [1]);
@@ -99,7 +100,7 @@ fn one_disk_missing_goes_on_and_the_stale_one_never_serves_alone() {
 
 #[test]
 fn a_full_store_refuses_before_it_acknowledges_and_goes_on() {
-    let (a, nv) = (disk("a", 10), Nv::default());
+    let (a, nv) = (disk("a", 10), Counter::default());
     format(&[&a], STORE, &nv);
     let (mut engine, _) = open(&[&a], &nv).unwrap();
     let (mut offset, mut acknowledged) = (0, 0);
@@ -123,7 +124,7 @@ fn a_full_store_refuses_before_it_acknowledges_and_goes_on() {
 
 #[test]
 fn what_is_no_continuation_is_refused() {
-    let (a, nv) = (disk("a", 20), Nv::default());
+    let (a, nv) = (disk("a", 20), Counter::default());
     format(&[&a], STORE, &nv);
     let (mut engine, _) = open(&[&a], &nv).unwrap();
     assert_eq!(engine.append(record(1, 5, b"x"), 1), Err(Refused::Gap { offset: 5, expected: 0 }));

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use hoidla_simulation::schedule::{Tally, run};
+use hoidla_simulation::{schedule::play, tally::Tally, trace::Trace};
 
 /// Plays schedules of the store in a world of failing disks.
 #[derive(Parser)]
@@ -20,9 +20,9 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return match run(seed, None, true) {
-            Ok(tally) => {
-                println!("all invariants hold: {tally:?}");
+        return match play(&seed.into(), None, Trace::told()) {
+            Ok((tally, trace)) => {
+                println!("all invariants hold: {tally}\ntrace {}", trace.hash().unwrap_or_default());
                 Ok(())
             }
             Err(failure) => bail!("{failure}"),
@@ -32,11 +32,11 @@ fn main() -> Result<()> {
     let (from, to): (u64, u64) = (from.parse()?, to.parse()?);
     let mut sum = Tally::default();
     for seed in from..to {
-        match run(seed, None, false) {
-            Ok(tally) => sum.add(&tally),
+        match play(&seed.into(), None, Trace::Silent) {
+            Ok((tally, _)) => sum.add(&tally),
             Err(failure) => bail!("{failure}\nreplay it: hoidla-sim --seed {seed}"),
         }
     }
-    println!("{} schedules, all invariants hold: {sum:?}", to - from);
+    println!("{} schedules, all invariants hold: {sum}", to - from);
     Ok(())
 }

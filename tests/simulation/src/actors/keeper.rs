@@ -1,0 +1,53 @@
+//! Keeps house: rewrites sparse segments densely.
+
+use hoidla_store::Refused;
+
+use crate::{
+    invariants::Broken,
+    world::{Waits, World},
+};
+
+impl World {
+    /// Rewrites one sparse segment, and mostly retires it.
+    pub fn rewrite(&mut self) -> Result<(), Broken> {
+        let wrong = |e: &dyn std::fmt::Display| ("progress", format!("rewriting: {e}"));
+        self.drain()?;
+        let Some(segment) = self.engine().sparse() else { return Ok(()) };
+        self.say(|| format!("rewrite segment {}", segment.number()));
+        let (_, _, mut reader) = self.parts();
+        let mut moved = Vec::new();
+        let gathered = reader.gather(&segment, |m| {
+            moved.push(m);
+            Ok::<_, Refused>(())
+        });
+        gathered.map_err(|e| wrong(&e))?.map_err(|e| wrong(&e))?;
+        for m in &moved {
+            loop {
+                match self.engine().rewrite(m) {
+                    Ok(()) => break,
+                    Err(Refused::Busy) => self.pump(8)?,
+                    Err(Refused::Full) => {
+                        self.engine().give_up(&segment);
+                        return Ok(());
+                    }
+                    Err(other) => return Err(wrong(&other)),
+                }
+            }
+        }
+        drop(moved);
+        if self.dice.one_in(4) {
+            return Ok(());
+        }
+        self.drain()?;
+        let ticket = self.ticket(Waits::Other);
+        match self.engine().retire(&segment, ticket) {
+            Ok(()) => self.tally.count("segments rewritten", 1),
+            Err(Refused::Busy | Refused::Full) => {
+                self.void(ticket);
+                self.engine().give_up(&segment);
+            }
+            Err(other) => return Err(wrong(&other)),
+        }
+        Ok(())
+    }
+}

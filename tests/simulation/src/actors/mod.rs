@@ -1,0 +1,4 @@
+//! Who makes the store work.
+
+mod keeper;
+mod writer;

@@ -1,0 +1,64 @@
+//! The counter in the TPM: survives everything, and is at times not to be had.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use hoidla_store::Counters;
+
+#[derive(Default)]
+struct State {
+    value: u64,
+    /// Calls that will fail.
+    failing: u32,
+    /// A call failed since this was asked last.
+    failed: bool,
+}
+
+/// A membership counter.
+#[derive(Clone, Default)]
+pub struct Counter(Arc<Mutex<State>>);
+
+impl Counter {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().expect("not poisoned")
+    }
+
+    /// Its value.
+    pub fn value(&self) -> u64 {
+        self.state().value
+    }
+
+    /// The next calls fail, as when the TPM throttles.
+    pub fn fail(&self, calls: u32) {
+        self.state().failing = calls;
+    }
+
+    /// Whether a call failed since this was asked last.
+    pub fn has_failed(&self) -> bool {
+        std::mem::take(&mut self.state().failed)
+    }
+
+    fn call(&self) -> io::Result<std::sync::MutexGuard<'_, State>> {
+        let mut state = self.state();
+        if state.failing == 0 {
+            return Ok(state);
+        }
+        state.failing -= 1;
+        state.failed = true;
+        Err(io::Error::other("TPM_RC_NV_RATE"))
+    }
+}
+
+impl Counters for Counter {
+    fn membership(&self) -> io::Result<u64> {
+        Ok(self.call()?.value)
+    }
+
+    fn raise_membership(&mut self, to: u64) -> io::Result<()> {
+        let mut state = self.call()?;
+        state.value = state.value.max(to);
+        Ok(())
+    }
+}

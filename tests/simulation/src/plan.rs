@@ -1,0 +1,58 @@
+//! What the world may do to a store in one schedule, and what the store must then stand.
+//!
+//! The line between what must be survived and what must only be reported is drawn here
+//! and nowhere else; `docs/reliability.md` says it in words.
+
+use hoidla_store::{Fault, Options};
+
+use crate::dice::Dice;
+
+/// Which disks the world is unkind to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// Any disk may be away at any opening, one after the other. None fails or loses
+    /// what it has flushed: the others' copies may be the only ones.
+    Away,
+    /// This disk may do anything at any time: rot, fail, lie, leave, return as it was
+    /// long ago. The others keep what they have flushed and are there.
+    Weak(usize),
+}
+
+/// What was thrown before the first step.
+pub struct Plan {
+    /// Which disks suffer.
+    pub media: Media,
+    /// A disk whose requests are carried out late.
+    pub slow: Option<usize>,
+    /// How the engine runs.
+    pub options: Options,
+    /// How many steps the schedule has.
+    pub steps: u32,
+}
+
+impl Plan {
+    /// The plan of a seed, for a store over so many disks.
+    pub fn of(dice: &mut Dice, disks: usize, fault: Option<Fault>) -> Self {
+        let options = Options {
+            commit_bytes: 4096 << dice.below(6),
+            depth: 1 + dice.below(3) as usize,
+            open_segments: 2 + dice.below(3) as usize,
+            checkpoint_commits: 2 << dice.below(6),
+            resync: true,
+            prewrite: dice.one_in(3),
+            fault,
+        };
+        let weak = dice.below(disks as u64) as usize;
+        let media = if dice.one_in(3) { Media::Away } else { Media::Weak(weak) };
+        let slow = dice.one_in(4).then(|| dice.below(disks as u64) as usize);
+        Self { media, slow, options, steps: 20 + dice.below(100) as u32 }
+    }
+
+    /// The disk that may do anything.
+    pub fn weak(&self) -> Option<usize> {
+        match self.media {
+            Media::Weak(disk) => Some(disk),
+            Media::Away => None,
+        }
+    }
+}
