@@ -37,7 +37,9 @@ bench *ARGS:
     cargo build --workspace --bins --release --locked
     "{{ target }}/release/hoidla-bench" --folder "{{ target }}" {{ ARGS }}
 
-# replays one schedule of the crash simulation by its seed
-sim SEED:
-    @cargo build --workspace --all-targets --locked
-    "{{ target }}/debug/hoidla-sim" --seed {{ SEED }}
+# the simulation: SEED replays one with every event, --hours N soaks, --mutants shows which mistakes it finds
+[no-exit-message]
+[positional-arguments]
+sim *ARGS:
+    @cargo build -p hoidla-simulation --locked
+    @"{{ target }}/debug/hoidla-sim" "$@"

@@ -1,42 +1,126 @@
-//! Plays schedules of the simulated store: one with its trace, or many.
+//! Plays schedules of the simulated store: one with its trace, many, for hours, or with
+//! deliberate mistakes.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
-use hoidla_simulation::{schedule::play, tally::Tally, trace::Trace};
+use std::{process::ExitCode, time::Duration};
 
-/// Plays schedules of the store in a world of failing disks.
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use hoidla_simulation::{
+    mutants::{MUTANTS, hunt},
+    schedule::{Failure, Schedule, play},
+    shrink::shrink,
+    soak::{Soaked, soak},
+    trace::Trace,
+};
+
+/// Plays schedules of the real store in a world of failing disks.
+///
+/// Exit codes: 0 all invariants hold, 1 one is broken, 2 a wrong call.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  hoidla-sim 42                 replay seed 42 and tell every event
+  hoidla-sim '42: 3 7 12'       the same, with three of its steps only
+  hoidla-sim --seeds 0..10000   play these seeds
+  hoidla-sim --hours 0.5        play from seed 0 on for half an hour, on all cores
+  hoidla-sim --mutants          which deliberate mistakes are found, and how soon"
+)]
 struct Arguments {
-    /// Replay this seed, and tell each step.
-    #[arg(long, conflicts_with = "seeds")]
-    seed: Option<u64>,
-    /// Play many, such as 0..10000; the first that breaks an invariant is named.
-    #[arg(long, value_name = "A..B", default_value = "0..1000")]
-    seeds: String,
+    /// Replay this seed, or `SEED: STEP STEP ...`, and tell each event.
+    schedule: Option<String>,
+    /// Play these seeds.
+    #[arg(long, value_name = "A..B", conflicts_with = "schedule")]
+    seeds: Option<String>,
+    /// Play for so many hours.
+    #[arg(long, conflicts_with_all = ["schedule", "seeds"])]
+    hours: Option<f64>,
+    /// The first seed of a soak by hours.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many threads play; all cores unless told.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Let the engine make each known mistake, and print which seed finds it by which invariant.
+    #[arg(long, conflicts_with_all = ["schedule", "seeds", "hours"])]
+    mutants: bool,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    if let Some(seed) = arguments.seed {
-        return match play(&seed.into(), None, Trace::told()) {
-            Ok((tally, trace)) => {
-                println!("all invariants hold: {tally}\ntrace {}", trace.hash().unwrap_or_default());
-                Ok(())
-            }
-            Err(failure) => bail!("{failure}"),
-        };
-    }
-    let (from, to) = arguments.seeds.split_once("..").context("write the seeds as A..B, such as 0..10000")?;
-    let (from, to): (u64, u64) = (from.parse()?, to.parse()?);
-    let mut sum = Tally::default();
-    for seed in from..to {
-        match play(&seed.into(), None, Trace::Silent) {
-            Ok((tally, _)) => sum.add(&tally),
-            Err(failure) => bail!("{failure}\nreplay it: hoidla-sim --seed {seed}"),
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::from(2)
         }
     }
-    println!("{} schedules, all invariants hold: {sum}", to - from);
-    Ok(())
+}
+
+fn run(a: &Arguments) -> Result<bool> {
+    let threads = a.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if a.mutants {
+        return Ok(mutants());
+    }
+    if let Some(hours) = a.hours {
+        let time = Duration::try_from_secs_f64(hours * 3600.0).context("write the hours as a number, such as 0.5")?;
+        return Ok(tell(soak(a.from, u64::MAX, time, threads)));
+    }
+    if let Some(seeds) = &a.seeds {
+        let (from, to) = seeds.split_once("..").context("write the seeds as A..B, such as 0..10000")?;
+        return Ok(tell(soak(from.parse()?, to.parse()?, Duration::MAX, threads)));
+    }
+    let schedule = a.schedule.as_deref().context("say what to play: a seed, --seeds, --hours or --mutants")?;
+    let schedule: Schedule = schedule.parse().map_err(|e: String| anyhow!(e))?;
+    match play(&schedule, None, Trace::told()) {
+        Ok((tally, trace)) => {
+            println!("all invariants hold: {tally}\ntrace {}", trace.hash().unwrap_or_default());
+            Ok(true)
+        }
+        Err(failure) => {
+            println!("{failure}");
+            Ok(false)
+        }
+    }
+}
+
+fn tell(soaked: Soaked) -> bool {
+    let seconds = soaked.took.as_secs_f64();
+    println!("{} schedules in {seconds:.0} s: {}", soaked.schedules, soaked.tally);
+    match soaked.failure {
+        None => {
+            println!("all invariants hold");
+            true
+        }
+        Some(failure) => {
+            println!("{failure}");
+            tell_small(failure);
+            false
+        }
+    }
+}
+
+fn tell_small(failure: Failure) {
+    eprintln!("making it small...");
+    let small = shrink(failure, None);
+    println!("small: {small}");
+    println!("replay it:                       ./just sim '{}'", small.schedule);
+    println!("keep it in tests/simulation/seeds.txt: {} # {}: {}", small.schedule, small.invariant, small.why);
+}
+
+fn mutants() -> bool {
+    println!("{:46} {:>5}  found by", "mistake", "seed");
+    let mut all = true;
+    for mutant in MUTANTS {
+        match hunt(mutant, 2000) {
+            Some((seed, failure)) => println!("{:46} {seed:>5}  {}", mutant.says, failure.invariant),
+            None => {
+                println!("{:46}     -  not found", mutant.says);
+                all = false;
+            }
+        }
+    }
+    all
 }
