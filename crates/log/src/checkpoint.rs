@@ -113,7 +113,13 @@ mod tests {
     use hoidla_format::statement::Signature;
 
     fn head() -> Checkpoint {
-        Checkpoint { site: "luxembourg".parse().unwrap(), appliance: "lux-1".parse().unwrap(), size: 0, root: Frontier::new().root(), counter: 17 }
+        Checkpoint {
+            site: "luxembourg".parse().unwrap(),
+            appliance: "lux-1".parse().unwrap(),
+            size: 0,
+            root: Frontier::new().root(),
+            counter: 17,
+        }
     }
 
     #[test]

@@ -11,12 +11,7 @@ use base64ct::{Base64, Encoding};
 use hoidla_format::{Hash32, Leaf, Malformed, Note, frame::Chain};
 use thiserror::Error;
 
-use crate::{
-    Checkpoint, CheckpointError, ProofError,
-    checkpoint::number,
-    tree::leaf_hash,
-    verify_consistency, verify_inclusion,
-};
+use crate::{Checkpoint, CheckpointError, ProofError, checkpoint::number, tree::leaf_hash, verify_consistency, verify_inclusion};
 
 /// The first line of a receipt.
 pub const FIRST: &str = "c2sp.org/tlog-proof@v1";

@@ -4,19 +4,27 @@
 //! the bytes it came from ([`public`]); names and policy digests are those a TPM computes
 //! ([`policy`]); a release is believed only under the release key, and gives the node and
 //! each vault epoch an approval of its own ([`release`]); a half is sealed to one TPM's
-//! storage root key so that only that TPM imports it ([`import`]). All of TPM 2.0 Library,
+//! storage root key so that only that TPM imports it ([`import`]); a quote is parsed strictly
+//! ([`attest`]), and a checkpoint believed under the attestation key that the authority has
+//! on record ([`known`], [`checkpoint`]). All of TPM 2.0 Library,
 //! revision 1.59, in the one suite that Hoidla uses: P-256, SHA-256, AES-128-CFB.
 //!
 //! Doesn't: talk to a TPM (`hoidla-tpm`), judge whether a TPM is genuine (provisioning).
 #![forbid(unsafe_code)]
 
+pub mod attest;
+pub mod checkpoint;
 pub mod import;
+pub mod known;
 pub mod policy;
 pub mod public;
 pub mod release;
 mod wire;
 
+pub use attest::{Attest, AttestError, ClockInfo};
+pub use checkpoint::{Doubt, Refusal, Verified, Vouched};
 pub use import::Import;
+pub use known::{Attester, Known, KnownError};
 pub use policy::{Policy, RELEASE_COUNTER, TpmName};
 pub use public::{Public, PublicError};
 pub use release::{Approved, PolicyRef, ReleaseError, ReleaseKey, ReleasePublic, Terms};

@@ -20,6 +20,10 @@ impl<'a> Input<'a> {
         Ok(u32::from_be_bytes(self.take(4)?.try_into().expect("four bytes")))
     }
 
+    pub fn u64(&mut self) -> Result<u64, PublicError> {
+        Ok(u64::from_be_bytes(self.take(8)?.try_into().expect("eight bytes")))
+    }
+
     /// A TPM2B of exactly `N` bytes.
     pub fn exactly<const N: usize>(&mut self) -> Result<[u8; N], PublicError> {
         let len = usize::from(self.u16()?);

@@ -24,7 +24,8 @@ use hoidla_format::{
     statements::{Covers, Grant, Reader},
 };
 use hoidla_hostile::{TARGETS, by_name, fixed};
-use hoidla_log::{Checkpoint, Frontier};
+use hoidla_log::{Checkpoint, Frontier, SignedCheckpoint};
+use hoidla_papers::{Log, Office, SoftAppliance};
 use hoidla_protocol::{
     AppendHead, Code, Epoch, Handle, Health, Key, Open, Opened, Progress, Read, Refused, Request, Response, VaultProgress, Welcome,
 };
@@ -214,6 +215,15 @@ fn pack_heads() -> Vec<Vec<u8>> {
     vec![head(1, 0, 0, 0), head(1, 7, 6, 3000)]
 }
 
+/// An appliance, its log's signed head, the same with a witness, and the log.
+fn log() -> (SoftAppliance, SignedCheckpoint, SignedCheckpoint, Log) {
+    let site = Office::new(1).site("lux", &["lux-1", "lux-2"]);
+    let (one, two, log) = (SoftAppliance::new(&site, "lux-1", 2), SoftAppliance::new(&site, "lux-2", 3), Log::of(7, 1));
+    let signed = log.signed(&one, 17);
+    let seen = two.witness(&signed);
+    (one, signed, seen, log)
+}
+
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let note = fixed::signer().sign_statement("alpha", &grant());
     let other = SigningKey::from_secret(&Secret::filled(|b| b.fill(8)));
@@ -242,6 +252,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "note" | "signed" => vec![note.into_bytes(), cosigned.into_bytes()],
         "statement" => statements().into_iter().chain([statement::write(&grant()).into_bytes()]).collect(),
         "checkpoint" => vec![checkpoint.to_string().into_bytes()],
+        "signed_checkpoint" => vec![log().1.write().into_bytes(), log().2.write().into_bytes()],
+        "attest" => vec![log().0.attest([5; 32]).marshal()],
+        "receipt" => vec![log().3.receipt(5, &log().1).write().into_bytes(), log().3.receipt(0, &log().2).write().into_bytes()],
+        "extension" => vec![log().3.extension(3, &log().1).write().into_bytes(), log().3.extension(7, &log().2).write().into_bytes()],
         "frame" => vec![
             message_frame(),
             [&frame::head(Kind::EpochHeader, header.len())[..], &header, &message_frame()].concat(),

@@ -7,6 +7,7 @@
 //! committed corpus and seeded mutations of it, in the ordinary test run.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod binary;
 mod statements;
 
@@ -35,6 +36,10 @@ pub const TARGETS: &[Target] = &[
     target("statement", statements::statement, 3000),
     target("signed", statements::signed, 300),
     target("checkpoint", statements::checkpoint, 3000),
+    target("signed_checkpoint", audit::signed_checkpoint, 3000),
+    target("attest", audit::attest, 3000),
+    target("receipt", audit::receipt, 3000),
+    target("extension", audit::extension, 3000),
     target("frame", binary::frame, 3000),
     target("epoch_header", binary::epoch_header, 3000),
     target("codec", binary::codec, 3000),

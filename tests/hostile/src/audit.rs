@@ -1,0 +1,34 @@
+//! What proves that bytes are kept: signed checkpoints, quotes, receipts, extensions.
+
+use hoidla_log::{Extension, Quote, Receipt, SignedCheckpoint};
+use hoidla_verify::Attest;
+
+pub fn signed_checkpoint(bytes: &[u8]) -> bool {
+    let Ok(signed) = SignedCheckpoint::parse(bytes) else { return false };
+    assert_eq!(signed.write().as_bytes(), bytes, "one encoding");
+    for line in &signed.note().signatures {
+        if let Ok(quote) = Quote::from_line(line) {
+            assert_eq!(quote.line(&line.name, &[0; 34]).bytes, line.bytes, "one encoding");
+        }
+    }
+    true
+}
+
+pub fn attest(bytes: &[u8]) -> bool {
+    let Ok(attest) = Attest::parse(bytes) else { return false };
+    assert_eq!(attest.marshal(), bytes, "one encoding");
+    true
+}
+
+pub fn receipt(bytes: &[u8]) -> bool {
+    let Ok(receipt) = Receipt::parse(bytes) else { return false };
+    assert_eq!(receipt.write().as_bytes(), bytes, "one encoding");
+    true
+}
+
+pub fn extension(bytes: &[u8]) -> bool {
+    let Ok(extension) = Extension::parse(bytes) else { return false };
+    assert_eq!(extension.write().as_bytes(), bytes, "one encoding");
+    _ = extension.follows(extension.checkpoint.head());
+    true
+}
