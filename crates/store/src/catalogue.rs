@@ -283,10 +283,15 @@ pub(crate) fn leaves(part: &Part) -> impl Iterator<Item = Hash32> + '_ {
 
 /// The hash of a run's leaf.
 pub(crate) fn run_leaf(generation: &Generation, run: &Run) -> Hash32 {
+    leaf_hash(&leaf_of(generation, run))
+}
+
+/// A run's leaf.
+pub(crate) fn leaf_of(generation: &Generation, run: &Run) -> Leaf {
     let after = run.after();
     let from = run.before.length;
     let part = ByteRange::new(from, after.length - from).expect("streams end before 2^63");
-    leaf_hash(&Leaf { dataset: generation.dataset.clone(), stream: run.stream, epoch: run.epoch, part, root: after.root })
+    Leaf { dataset: generation.dataset.clone(), stream: run.stream, epoch: run.epoch, part, root: after.root }
 }
 
 /// The lines that a batch adds to its segment's index.

@@ -288,6 +288,7 @@ impl<P: Pool> Engine<P> {
             _ => Where::Somewhere,
         };
         let (incarnation, end) = (segment.incarnation, segment.end);
+        let generation = self.catalogue.generations[segment.generation as usize].clone();
         Some(Place {
             slot,
             incarnation,
@@ -295,6 +296,7 @@ impl<P: Pool> Engine<P> {
             at,
             stream,
             offset,
+            generation,
             geometry: self.superblock.geometry,
             copies: self.current,
             pin: self.space.pin(slot),

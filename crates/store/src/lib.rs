@@ -13,9 +13,11 @@ mod copies;
 mod draft;
 mod engine;
 mod job;
+mod logged;
 mod open;
 mod options;
 mod place;
+mod proofs;
 mod read;
 mod recovery;
 mod rewrite;
@@ -24,10 +26,12 @@ mod types;
 
 pub use device::{BLOCK, Blocks, BlocksOf, Buffer, Counters, Disk, DiskNo, Disks, MOST_BUFFER, Op, Pool, Request};
 pub use engine::Engine;
+pub use logged::Logged;
 pub use open::{OpenError, Opened};
 #[cfg(feature = "faults")]
 pub use options::Fault;
 pub use options::{Layout, Options};
+pub use proofs::{Asked, Grounds};
 pub use read::{Checked, Found, Place, ReadError, Reader, SegmentRef};
 pub use rewrite::Moved;
 pub use types::*;

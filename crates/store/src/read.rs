@@ -32,6 +32,7 @@ pub struct Place {
     pub(crate) at: Where,
     pub(crate) stream: StreamId,
     pub(crate) offset: u64,
+    pub(crate) generation: Arc<Generation>,
     pub(crate) geometry: Geometry,
     pub(crate) copies: u64,
     pub(crate) pin: Pin,
@@ -105,6 +106,17 @@ pub enum ReadError {
         /// What was asked for.
         offset: u64,
     },
+    /// The log isn't that long.
+    #[error("asked for {asked} leaves of a log that has {size}: take a newer checkpoint, or a smaller number")]
+    BeyondLog {
+        /// What was asked for.
+        asked: u64,
+        /// The log's leaves.
+        size: u64,
+    },
+    /// A hash of the log is wrong or missing on every copy.
+    #[error("the log is damaged where this proof needs it: have the disks verified, and tell the authority")]
+    LogDamaged,
     /// The pool has no buffer at the moment.
     #[error("no memory for reading at the moment: try again")]
     Busy,
@@ -201,6 +213,12 @@ impl<P: Pool> Reader<P> {
         Ok(leaves)
     }
 
+    /// The batch that holds a place.
+    pub(crate) fn batch_of(&mut self, place: &Place) -> Result<Batch, ReadError> {
+        let copies = self.copies(place.copies, place.geometry);
+        Ok(self.find(&copies, place)?.0)
+    }
+
     /// The batch that holds a place, and which of its records it is.
     fn find(&mut self, copies: &Copies<P>, place: &Place) -> Result<(Batch, usize), ReadError> {
         if let Some((incarnation, batch)) = &self.batch
@@ -257,7 +275,7 @@ impl<P: Pool> Reader<P> {
     }
 }
 
-fn damaged(place: &Place) -> ReadError {
+pub(crate) fn damaged(place: &Place) -> ReadError {
     ReadError::Damaged { stream: place.stream, offset: place.offset }
 }
 

@@ -18,6 +18,11 @@ pub enum TpmError {
     /// Another storage root key than the pinned one.
     #[error("this is not the TPM that was enrolled, or something on the bus answers in its place: its storage root key has another name")]
     WrongSrk,
+    /// Another attestation key than the identity's.
+    #[error(
+        "the TPM makes another attestation key than the one in identity.txt: its endorsement hierarchy was cleared, or the site has another release key; identify and enrol again"
+    )]
+    WrongAttestationKey,
     /// The registers don't have the values that the release approves.
     #[error("the TPM's PCRs are not those of the release: another image runs, or something was measured after it; boot the released image")]
     Pcrs,

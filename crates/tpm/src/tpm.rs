@@ -249,21 +249,14 @@ impl Tpm {
         })
     }
 
-    /// The same, with an object loaded and a policy session that a release has satisfied.
-    fn under_release<T>(
+    /// The same, with a policy session that a release has satisfied; again if the registers changed meanwhile.
+    pub(crate) fn with_release<T>(
         &self,
         release: &Approved,
         ticket: &Ticket<'_>,
-        object: &Blob,
-        work: impl Fn(&Esys, &Handle<'_>, &Handle<'_>, &Handle<'_>) -> Result<T, TpmError>,
+        work: impl Fn(&Esys, &Handle<'_>, &Handle<'_>) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
-        let once = || {
-            self.with_srk(|esys, srk| {
-                let policy = release_session(esys, srk, release, ticket)?;
-                let object = esys.load(srk, object)?;
-                work(esys, srk, &object, &policy)
-            })
-        };
+        let once = || self.with_srk(|esys, srk| work(esys, srk, &release_session(esys, srk, release, ticket)?));
         let mut result = once();
         for _ in 1..TRIES {
             match &result {
@@ -272,6 +265,17 @@ impl Tpm {
             }
         }
         result
+    }
+
+    /// The same, with an object loaded.
+    fn under_release<T>(
+        &self,
+        release: &Approved,
+        ticket: &Ticket<'_>,
+        object: &Blob,
+        work: impl Fn(&Esys, &Handle<'_>, &Handle<'_>, &Handle<'_>) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
+        self.with_release(release, ticket, |esys, srk, policy| work(esys, srk, &esys.load(srk, object)?, policy))
     }
 }
 

@@ -15,8 +15,8 @@ use std::{
 
 use hoidla_format::{Hash32, Name, StreamId};
 use hoidla_store::{
-    Acknowledged, Checked, Counters, Disk, Generation, Layout, Moved, OpenError, Opened, Options, Pool as _, ReadError, Refused,
-    SegmentRef, StreamState,
+    Acknowledged, Asked, Checked, Counters, Disk, Generation, Layout, Logged, Moved, OpenError, Opened, Options, Pool as _, ReadError,
+    Refused, SegmentRef, StreamState,
 };
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -230,6 +230,28 @@ impl Store {
     pub async fn read(&self, stream: StreamId, offset: u64) -> Result<Option<Found>, StoreError> {
         let Some(place) = self.ask(move |e| e.locate(stream, offset)).await? else { return Ok(None) };
         self.with_reader(move |r| r.read(&place)).await.map(Some)
+    }
+
+    /// The hashes that prove leaf `index` to be in the log's first `size` leaves, checked.
+    pub async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash32>, StoreError> {
+        self.prove(Asked::Inclusion { index, size }).await
+    }
+
+    /// The hashes that prove the log's first `old` leaves to be the beginning of its first `new`, checked.
+    pub async fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash32>, StoreError> {
+        self.prove(Asked::Consistency { old, new }).await
+    }
+
+    async fn prove(&self, asked: Asked) -> Result<Vec<Hash32>, StoreError> {
+        let grounds = self.ask(move |e| e.grounds(asked)).await??;
+        self.with_reader(move |r| r.prove(&grounds)).await
+    }
+
+    /// What the log says of the part that covers `offset` of a stream: its leaf, and the frames
+    /// under it; none if nothing is kept there. The frames' bytes are [`read`](Self::read).
+    pub async fn part(&self, stream: StreamId, offset: u64) -> Result<Option<Logged>, StoreError> {
+        let Some(place) = self.ask(move |e| e.locate(stream, offset)).await? else { return Ok(None) };
+        self.with_reader(move |r| r.logged(&place)).await.map(Some)
     }
 
     /// The next segment from number `from` on that holds something, held for [`check`](Self::check).

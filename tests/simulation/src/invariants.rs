@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use hoidla_log::Frontier;
-use hoidla_store::{Acknowledged, Engine, Opened, Reader};
+use hoidla_format::Hash32;
+use hoidla_log::{Frontier, verify_consistency, verify_inclusion};
+use hoidla_store::{Acknowledged, Asked, Engine, Opened, Reader};
 
 use crate::{memory::Memory, model::Model, world::Waits};
 
@@ -92,17 +93,46 @@ pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Mod
     }
     let mut frontier = Frontier::new();
     let mut extends = model.log.is_none_or(|(size, root)| size == 0 && root == frontier.root());
-    for leaf in leaves.into_values() {
-        frontier.push(leaf);
+    let all: Vec<Hash32> = leaves.into_values().collect();
+    for leaf in &all {
+        frontier.push(*leaf);
         extends |= model.log == Some((frontier.size(), frontier.root()));
     }
     if frontier.root() != root {
         return Err(wrong("the leaves on the disks give another root".into()));
     }
+    proofs(engine, reader, &all, root)?;
     if extends { Ok(()) } else { Err(wrong(format!("size {size} doesn't extend what was acknowledged: {:?}", model.log))) }
 }
 
+<<<<<<< HEAD
 /// *copies converge*: every copy of every segment is whole. Says how much had to be repaired.
+=======
+/// `proofs`: every leaf and every older size that is asked for is proven, against roots that
+/// the leaves themselves give; what lies beyond the head is refused.
+fn proofs(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, leaves: &[Hash32], root: Hash32) -> Result<(), Broken> {
+    let size = leaves.len() as u64;
+    let mut prove = |asked: Asked| engine.grounds(asked).and_then(|g| reader.prove(&g)).map_err(|e| ("proofs", format!("{asked:?}: {e}")));
+    let wrong = |asked: Asked| move |e: hoidla_log::ProofError| ("proofs", format!("{asked:?}: {e}"));
+    let mut frontier = Frontier::new();
+    let step = 1 + size / 7;
+    for (at, leaf) in (0..).zip(leaves) {
+        if at % step == size % step {
+            let inclusion = Asked::Inclusion { index: at, size };
+            verify_inclusion(leaf, at, size, &root, &prove(inclusion)?).map_err(wrong(inclusion))?;
+            let consistency = Asked::Consistency { old: at, new: size };
+            verify_consistency(at, &frontier.root(), size, &root, &prove(consistency)?).map_err(wrong(consistency))?;
+        }
+        frontier.push(*leaf);
+    }
+    match prove(Asked::Inclusion { index: size, size: size + 1 }) {
+        Ok(_) => Err(("proofs", "a leaf beyond the head was proven".into())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `copies`: every copy of every segment is whole. Says how much had to be repaired.
+>>>>>>> 97ea2bc (Proofs from the log, the part that covers an offset, and quotes by the attestation key)
 pub fn copies(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>) -> Result<Vec<String>, Broken> {
     let mut repaired = Vec::new();
     let mut from = 0;

@@ -19,6 +19,7 @@ use crate::{Tcti, TpmError};
 
 mod objects;
 mod policies;
+mod quotes;
 mod registers;
 mod structures;
 

@@ -7,7 +7,8 @@ use tss_esapi_sys as tss;
 use zeroize::Zeroize;
 
 use super::{
-    ALG_ECDSA, ALG_NULL, CONTINUE, ENCRYPT, Esys, Handle, Index, NONE, PASSWORD, RH_NULL, Returned, ST_HASHCHECK, check,
+    ALG_NULL, CONTINUE, ENCRYPT, Esys, Handle, Index, NONE, PASSWORD, RH_NULL, Returned, ST_HASHCHECK, check,
+    quotes::ecdsa,
     structures::{bytes, selection, sized},
 };
 use crate::TpmError;
@@ -86,18 +87,6 @@ impl Esys {
         let mut signature = Returned::<tss::TPMT_SIGNATURE>::new();
         // SAFETY: live.
         check("Sign", unsafe { tss::Esys_Sign(self.ctx, key.tr, policy.tr, NONE, NONE, &digest, &scheme, &ticket, &mut signature.0) })?;
-        let signature = signature.of("Sign")?;
-        if signature.sigAlg != ALG_ECDSA {
-            return Err(TpmError::Answer("Sign"));
-        }
-        // SAFETY: the algorithm says which member was filled.
-        let ecdsa = unsafe { signature.signature.ecdsa };
-        let mut out = [0; 64];
-        for (half, number) in out.chunks_exact_mut(32).zip([&ecdsa.signatureR, &ecdsa.signatureS]) {
-            let number = bytes!(*number, buffer);
-            let at = 32usize.checked_sub(number.len()).ok_or(TpmError::Answer("Sign"))?;
-            half[at..].copy_from_slice(number);
-        }
-        Ok(out)
+        ecdsa(&*signature.of("Sign")?, "Sign")
     }
 }
