@@ -105,15 +105,13 @@ pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Mod
     if extends { Ok(()) } else { Err(wrong(format!("size {size} doesn't extend what was acknowledged: {:?}", model.log))) }
 }
 
-<<<<<<< HEAD
-/// *copies converge*: every copy of every segment is whole. Says how much had to be repaired.
-=======
-/// `proofs`: every leaf and every older size that is asked for is proven, against roots that
+/// *proofs verify*: every leaf and every older size that is asked for is proven, against roots that
 /// the leaves themselves give; what lies beyond the head is refused.
 fn proofs(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, leaves: &[Hash32], root: Hash32) -> Result<(), Broken> {
     let size = leaves.len() as u64;
-    let mut prove = |asked: Asked| engine.grounds(asked).and_then(|g| reader.prove(&g)).map_err(|e| ("proofs", format!("{asked:?}: {e}")));
-    let wrong = |asked: Asked| move |e: hoidla_log::ProofError| ("proofs", format!("{asked:?}: {e}"));
+    let mut prove =
+        |asked: Asked| engine.grounds(asked).and_then(|g| reader.prove(&g)).map_err(|e| ("proofs verify", format!("{asked:?}: {e}")));
+    let wrong = |asked: Asked| move |e: hoidla_log::ProofError| ("proofs verify", format!("{asked:?}: {e}"));
     let mut frontier = Frontier::new();
     let step = 1 + size / 7;
     for (at, leaf) in (0..).zip(leaves) {
@@ -126,13 +124,12 @@ fn proofs(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, leaves: &[Ha
         frontier.push(*leaf);
     }
     match prove(Asked::Inclusion { index: size, size: size + 1 }) {
-        Ok(_) => Err(("proofs", "a leaf beyond the head was proven".into())),
+        Ok(_) => Err(("proofs verify", "a leaf beyond the head was proven".into())),
         Err(_) => Ok(()),
     }
 }
 
-/// `copies`: every copy of every segment is whole. Says how much had to be repaired.
->>>>>>> 97ea2bc (Proofs from the log, the part that covers an offset, and quotes by the attestation key)
+/// *copies converge*: every copy of every segment is whole. Says how much had to be repaired.
 pub fn copies(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>) -> Result<Vec<String>, Broken> {
     let mut repaired = Vec::new();
     let mut from = 0;
