@@ -281,6 +281,8 @@ pub(crate) fn refusal(daemon: &crate::daemon::Daemon, e: StoreError) -> Refused 
         R::Foreign => Code::NotAllowed,
         R::Alarmed { .. } => Code::Behind,
         R::Unknown => Code::Unknown,
+        R::Expired { .. } => Code::Expired,
+        R::NotOver => Code::NotAllowed,
         R::Stopped(_) => Code::Failed,
     };
     if matches!(code, Code::Fork | Code::Behind) {

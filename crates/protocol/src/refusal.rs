@@ -39,10 +39,12 @@ pub enum Code {
     Slow = 14,
     /// The appliance failed; its log says why.
     Failed = 15,
+    /// The generation's days are over: begin a new one.
+    Expired = 16,
 }
 
 impl Code {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::NotAllowed,
         Self::Malformed,
         Self::Order,
@@ -58,6 +60,7 @@ impl Code {
         Self::Unknown,
         Self::Slow,
         Self::Failed,
+        Self::Expired,
     ];
 
     fn from_number(n: u8) -> Result<Self, Malformed> {

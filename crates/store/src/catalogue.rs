@@ -2,7 +2,7 @@
 //!
 //! Promises: [`Catalogue::apply`] is the only way it changes, at acknowledgement and
 //! at recovery alike, so a checkpoint and what follows it give what was acknowledged.
-//! A closed segment costs 32 bytes, and 16 for each stretch of a stream in it.
+//! A closed segment costs 40 bytes, and 16 for each stretch of a stream in it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,17 +10,20 @@ use std::{
 };
 
 use hoidla_format::{
-    Hash32, Leaf, StreamId,
+    Hash32, Leaf, Name, StreamId,
     disk::{
         batch::{Head, IndexEntry, Run, What},
-        catalogue::{self as disk, SegmentEntry, SegmentState, StreamEntry, Tail},
+        catalogue::{self as disk, DatasetEntry, GenerationEntry, SegmentEntry, SegmentState, StreamEntry, Tail},
     },
     frame::Chain,
     ids::ByteRange,
 };
 use hoidla_log::{Frontier, leaf_hash};
 
-use crate::types::{Generation, StreamState};
+use crate::{
+    expiry::Kept,
+    types::{Generation, StreamState},
+};
 
 /// One batch, and where it lies.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct Segment {
     pub end: u32,
     /// Payload, in KiB.
     pub payload: u32,
+    /// Powered minutes when all of it was last written or read back whole.
+    pub seen: u32,
     pub shape: Shape,
     pub dense: bool,
 }
@@ -76,6 +81,11 @@ pub(crate) struct Catalogue {
     pub streams: BTreeMap<StreamId, Stream>,
     /// Bytes of a checkpoint, roughly, kept up as streams grow.
     pub weight: usize,
+    /// Powered seconds.
+    pub powered: u64,
+    pub datasets: BTreeMap<Name, Kept>,
+    /// By generation: powered seconds at its last record.
+    pub last: BTreeMap<u32, u64>,
 }
 
 impl Catalogue {
@@ -112,12 +122,15 @@ impl Catalogue {
         let generation = self.generation(&part.generation);
         self.next_incarnation = self.next_incarnation.max(part.head.incarnation + 1);
         self.fresh = self.fresh.max(part.slot + 1);
+        if !self.apply_tenure(generation, &part.head) {
+            return;
+        }
         let entries = index_of(&part.head, part.block);
         let segment = self.segments[part.slot as usize].take().filter(|s| s.incarnation == part.head.incarnation);
         let mut segment = segment.unwrap_or_else(|| {
             self.tails.remove(&part.slot);
             #[rustfmt::skip]
-            let new = Segment { incarnation: part.head.incarnation, generation, end: 1, payload: 0, shape: Shape::Open, dense: part.dense };
+            let new = Segment { incarnation: part.head.incarnation, generation, end: 1, payload: 0, seen: minutes(part.head.tenure.powered), shape: Shape::Open, dense: part.dense };
             new
         });
         segment.end = part.block + part.head.blocks();
@@ -212,6 +225,7 @@ impl Catalogue {
                 dense: s.dense,
                 end: s.end,
                 payload: u64::from(s.payload),
+                seen: s.seen,
                 state,
             }
         };
@@ -228,6 +242,10 @@ impl Catalogue {
                 extents: s.extents.clone(),
             }
         };
+        let generation = |(g, last): (&u32, &u64)| {
+            let g = &self.generations[*g as usize];
+            GenerationEntry { dataset: g.dataset.clone(), generation: g.number, last: *last }
+        };
         disk::Catalogue {
             sequence,
             run,
@@ -235,10 +253,13 @@ impl Catalogue {
             commit: self.commit,
             next_incarnation: self.next_incarnation,
             fresh: self.fresh,
+            powered: self.powered,
             frontier: self.frontier.to_bytes(),
             reserve,
             segments: self.segments.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))).map(segment).collect(),
             streams: self.streams.iter().map(stream).collect(),
+            datasets: self.datasets.iter().map(|(d, k)| DatasetEntry { dataset: d.clone(), floor: k.floor, days: k.days }).collect(),
+            generations: self.last.iter().map(generation).collect(),
         }
     }
 
@@ -246,6 +267,13 @@ impl Catalogue {
     pub fn from_disk(slots: u32, d: &disk::Catalogue) -> Option<Self> {
         let mut c = Self::empty(slots);
         (c.commit, c.next_incarnation, c.fresh) = (d.commit, d.next_incarnation, d.fresh);
+        c.powered = d.powered;
+        c.datasets = d.datasets.iter().map(|k| (k.dataset.clone(), Kept { floor: k.floor, days: k.days })).collect();
+        for g in &d.generations {
+            let generation = c.generation(&Generation { dataset: g.dataset.clone(), number: g.generation });
+            c.weight += 78;
+            c.last.insert(generation, g.last);
+        }
         c.frontier = Frontier::from_bytes(&d.frontier).ok()?;
         for s in &d.segments {
             let generation = c.generation(&Generation { dataset: s.dataset.clone(), number: s.generation });
@@ -258,7 +286,7 @@ impl Catalogue {
                 SegmentState::Damaged => Shape::Damaged,
             };
             let payload = u32::try_from(s.payload).ok()?;
-            let segment = Segment { incarnation: s.incarnation, generation, end: s.end, payload, shape, dense: s.dense };
+            let segment = Segment { incarnation: s.incarnation, generation, end: s.end, payload, seen: s.seen, shape, dense: s.dense };
             *c.segments.get_mut(s.slot as usize)? = Some(segment);
         }
         for s in &d.streams {
@@ -273,6 +301,11 @@ impl Catalogue {
         }
         Some(c)
     }
+}
+
+/// As a segment's last check is kept: 8,000 years fit.
+pub(crate) fn minutes(powered: u64) -> u32 {
+    u32::try_from(powered / 60).unwrap_or(u32::MAX)
 }
 
 /// The hashes of the leaves that a batch adds to the log.

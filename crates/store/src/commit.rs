@@ -91,7 +91,8 @@ impl<P: Pool> Engine<P> {
         self.since_checkpoint += 1;
         let before = self.frontier.to_bytes();
         let parts_total = building.drafts.len() as u16;
-        let content = building.drafts.iter().any(|d| !d.runs.is_empty() || !d.notes.is_empty() || d.retires.is_some());
+        let content = !building.waiters.is_empty()
+            || building.drafts.iter().any(|d| !d.runs.is_empty() || !d.notes.is_empty() || d.retires.is_some());
         let (mut parts, mut writes) = (Vec::new(), Vec::new());
         for (i, draft) in building.drafts.into_iter().enumerate() {
             let (header, front) = buffers.remove(0);
@@ -158,6 +159,7 @@ impl<P: Pool> Engine<P> {
             parts: 1,
             moved: draft.dense,
             retires: draft.retires,
+            tenure: self.tenure_for(&draft.generation.dataset),
             frontier: frontier.to_vec(),
             runs: draft.runs.clone(),
             notes: draft.notes.clone(),
@@ -259,11 +261,9 @@ impl<P: Pool> Engine<P> {
         while !self.raising && self.stopped.is_none() && self.flying.front().is_some_and(|f| self.is_durable(f)) {
             let Some(done) = self.flying.pop_front() else { return };
             self.catalogue.apply(&done.parts, true);
+            self.rewriting.retain(|slot| self.catalogue.segment(*slot).is_some());
             for part in &done.parts {
                 self.space.ahead.remove(&part.slot);
-                if let Some((slot, _)) = part.head.retires {
-                    self.rewriting.remove(&slot);
-                }
             }
             if done.content {
                 self.content = done.number;

@@ -27,6 +27,7 @@ use crate::{
     commit::{Awaited, Flying},
     device::{Counters, DiskNo, Disks, Pool, Request},
     draft::{Building, Payload, Waiter},
+    expiry::Kept,
     job::Job,
     options::{Fault, Options},
     read::{Place, SegmentRef, Where},
@@ -65,6 +66,10 @@ pub struct Engine<P: Pool> {
     pub(crate) raising: bool,
     pub(crate) since_checkpoint: u64,
     pub(crate) rewriting: HashSet<u32>,
+    /// Powered seconds, as told.
+    pub(crate) powered: u64,
+    /// What was said of datasets and isn't in the catalogue yet.
+    pub(crate) promised: HashMap<Name, Kept>,
     pub(crate) stopped: Option<String>,
 }
 
@@ -99,6 +104,7 @@ impl<P: Pool> Engine<P> {
     pub fn append(&mut self, record: Record<P>, ticket: Ticket) -> Result<Appended, Refused> {
         self.check_running()?;
         check_record(&record)?;
+        self.check_not_gone(&record.generation)?;
         let known = self.known(record.stream);
         if let Some(a) = &known {
             self.check_belongs(a, &record.generation)?;
@@ -120,7 +126,7 @@ impl<P: Pool> Engine<P> {
         Ok(Appended::Pending)
     }
 
-    fn check_running(&self) -> Result<(), Refused> {
+    pub(crate) fn check_running(&self) -> Result<(), Refused> {
         self.stopped.as_ref().map_or(Ok(()), |why| Err(Refused::Stopped(why.clone())))
     }
 
@@ -220,6 +226,7 @@ impl<P: Pool> Engine<P> {
     /// each time, without a trace.
     pub fn present(&mut self, generation: &Generation, stream: StreamId, offset: u64) -> Result<StreamState, Refused> {
         self.check_running()?;
+        self.check_not_gone(generation)?;
         let Some(known) = self.known(stream) else {
             return if offset == 0 { Ok(nothing_of(generation)) } else { Err(Refused::Alarmed { presented: offset }) };
         };

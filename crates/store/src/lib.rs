@@ -12,6 +12,7 @@ mod commit;
 mod copies;
 mod draft;
 mod engine;
+mod expiry;
 mod job;
 mod logged;
 mod open;
@@ -21,11 +22,13 @@ mod proofs;
 mod read;
 mod recovery;
 mod rewrite;
+mod seen;
 mod space;
 mod types;
 
 pub use device::{BLOCK, Blocks, BlocksOf, Buffer, Counters, Disk, DiskNo, Disks, MOST_BUFFER, Op, Pool, Request};
 pub use engine::Engine;
+pub use expiry::{GRACE, Tenure, may_end};
 pub use logged::Logged;
 pub use open::{OpenError, Opened};
 #[cfg(feature = "faults")]

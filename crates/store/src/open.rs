@@ -229,6 +229,8 @@ impl<P: Pool> Engine<P> {
             raising: false,
             since_checkpoint: 0,
             rewriting: HashSet::new(),
+            powered: catalogue.powered,
+            promised: HashMap::new(),
             stopped: None,
             catalogue,
         }

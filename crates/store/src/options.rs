@@ -113,6 +113,8 @@ pub enum Fault {
     IgnoreFailedFlush,
     /// Takes other bytes at a stored offset for the same.
     ForkUnseen,
+    /// Ends a generation whose days are not over.
+    ExpireEarly,
     /// Trusts what one copy says without its hash.
     BelieveRot,
 }

@@ -22,6 +22,7 @@ impl<P: Pool> Engine<P> {
     /// The draft that takes `add`, begun or ended as needed. `privileged`: may use what is
     /// kept back when the store is full.
     pub(crate) fn draft_for(&mut self, generation: u32, dense: bool, add: Add, privileged: bool) -> Result<usize, Refused> {
+        self.check_not_gone(&self.catalogue.generations[generation as usize])?;
         if self.building.drafts.len() >= MOST_PARTS || (self.building.bytes >= self.options.commit_bytes && !privileged) {
             return Err(Refused::Busy);
         }

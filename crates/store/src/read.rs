@@ -68,6 +68,11 @@ impl SegmentRef {
         self.slot
     }
 
+    /// Whose it is.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
     /// Its bytes in use, on each copy.
     pub fn bytes(&self) -> u64 {
         u64::from(self.end) * BLOCK as u64

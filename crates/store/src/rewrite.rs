@@ -20,7 +20,7 @@ use crate::{
     engine::Engine,
     options::Fault,
     read::{Checked, ReadError, Reader, SegmentRef},
-    types::{Refused, Ticket},
+    types::{Event, Refused, Ticket},
 };
 
 /// What one batch of a sparse segment holds, read and checked.
@@ -120,6 +120,9 @@ impl<P: Pool> Engine<P> {
     pub fn rewrite(&mut self, moved: &Moved<P>) -> Result<(), Refused> {
         let Some(segment) = self.catalogue.segment(moved.slot).filter(|s| s.incarnation == moved.incarnation) else { return Ok(()) };
         let generation = segment.generation;
+        if self.check_not_gone(&self.catalogue.generations[generation as usize]).is_err() {
+            return Ok(());
+        }
         if self.options.faulty(Fault::RetireTooEarly) {
             return Ok(());
         }
@@ -147,8 +150,12 @@ impl<P: Pool> Engine<P> {
     /// rewritten records are still under way.
     pub fn retire(&mut self, segment: &SegmentRef, ticket: Ticket) -> Result<(), Refused> {
         let (slot, incarnation) = (segment.slot, segment.incarnation);
-        let Some(s) = self.catalogue.segment(slot).filter(|s| s.incarnation == incarnation) else { return Ok(()) };
-        let generation = s.generation;
+        let generation = self.catalogue.segment(slot).filter(|s| s.incarnation == incarnation).map(|s| s.generation);
+        let lives = |g: &u32| self.check_not_gone(&self.catalogue.generations[*g as usize]).is_ok();
+        let Some(generation) = generation.filter(lives) else {
+            self.events.push_back(Event::Noted { ticket });
+            return Ok(());
+        };
         let streams = self.catalogue.streams.values().filter(|s| s.generation == generation);
         let needed = streams.flat_map(|s| &s.extents).any(|e| e.1 == slot);
         if needed && !self.options.faulty(Fault::RetireTooEarly) {

@@ -89,6 +89,17 @@ pub enum Refused {
         /// What the agent presented.
         presented: u64,
     },
+    /// The generation's days are over.
+    #[error("generation {generation} is over: this store has let go of all below {floor}; begin a new generation")]
+    Expired {
+        /// What was asked for.
+        generation: u32,
+        /// The lowest that may be there.
+        floor: u32,
+    },
+    /// Something is still to be kept.
+    #[error("not all of these generations are over")]
+    NotOver,
     /// No such stream.
     #[error("there is no such stream")]
     Unknown,

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Readmit(StreamId, Answer<()>),
     /// A segment was rewritten; `Busy` goes back to whoever asks.
     Retire(SegmentRef, Answer<()>),
+    /// Anything that the engine notes durably; `Busy` goes back to whoever asks.
+    Note(Box<dyn FnOnce(&mut Engine, Ticket) -> Result<(), Refused> + Send>, Answer<()>),
     /// Anything that is answered at once.
     Ask(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -194,6 +196,10 @@ impl Driver {
                 Err(Refused::Busy) => self.held = Some(Command::Readmit(stream, answer)),
                 Err(why) => _ = answer.send(Err(why)),
             },
+            Command::Note(note, answer) => match note(&mut self.engine, ticket) {
+                Ok(()) => _ = self.waiting.insert(ticket, Waiting::Note(answer)),
+                Err(why) => _ = answer.send(Err(why)),
+            },
             Command::Retire(segment, answer) => match self.engine.retire(&segment, ticket) {
                 Ok(()) => _ = self.waiting.insert(ticket, Waiting::Note(answer)),
                 Err(why) => _ = answer.send(Err(why)),
@@ -245,7 +251,9 @@ impl Driver {
 fn refuse(command: Command, why: Refused) {
     match command {
         Command::Append(_, answer) => _ = answer.send(Err(why)),
-        Command::CloseEpoch(_, _, answer) | Command::Readmit(_, answer) | Command::Retire(_, answer) => _ = answer.send(Err(why)),
+        Command::CloseEpoch(_, _, answer) | Command::Readmit(_, answer) | Command::Retire(_, answer) | Command::Note(_, answer) => {
+            _ = answer.send(Err(why))
+        }
         Command::Ask(_) => {}
     }
 }

@@ -7,6 +7,7 @@
 pub mod buffers;
 mod driver;
 pub mod file;
+mod keeping;
 pub mod locked;
 pub mod ring;
 pub mod store;

@@ -31,7 +31,7 @@ const CHANNEL: usize = 256;
 /// Reads at once.
 const READERS: usize = 4;
 /// How long to wait for memory, or for a commit under way.
-const SOON: Duration = Duration::from_millis(2);
+pub(crate) const SOON: Duration = Duration::from_millis(2);
 
 /// How a store runs.
 #[derive(Clone, Debug)]
@@ -326,13 +326,13 @@ impl Store {
         }
     }
 
-    async fn send(&self, command: Command) -> Result<(), StoreError> {
+    pub(crate) async fn send(&self, command: Command) -> Result<(), StoreError> {
         self.0.commands.send(command).await.map_err(|_| gone())?;
         self.0.waker.wake();
         Ok(())
     }
 
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Engine) -> T + Send + 'static) -> Result<T, StoreError> {
+    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Engine) -> T + Send + 'static) -> Result<T, StoreError> {
         let (tell, answer) = oneshot::channel();
         self.send(Command::Ask(Box::new(move |engine| _ = tell.send(question(engine))))).await?;
         answer.await.map_err(|_| gone())
@@ -379,7 +379,7 @@ impl Pending {
     }
 }
 
-fn gone() -> StoreError {
+pub(crate) fn gone() -> StoreError {
     Refused::Stopped("its thread has ended; the log says why".into()).into()
 }
 

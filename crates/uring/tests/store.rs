@@ -314,3 +314,32 @@ async fn what_is_not_ours_or_in_use_does_not_open() {
     fs::remove_dir_all(bench.folder.path()).unwrap();
     assert!(open(&bench.paths(), &bench.counters).is_err(), "no disk at all");
 }
+
+#[tokio::test]
+async fn generations_end_when_told_and_not_before() {
+    let bench = Bench::new(64 << 20);
+    let (store, _) = bench.open();
+    let dataset = generation().dataset;
+    append(&store, 0).await.unwrap();
+    store.promise(&dataset, 1).await.unwrap();
+    let later = Record {
+        generation: Generation { number: generation().number + 1, ..generation() },
+        stream: StreamId([2; 16]),
+        ..record(&store, 0, &bytes(0)).await
+    };
+    store.append(later).await.unwrap().kept().await.unwrap();
+    let tenures = store.tenures().await.unwrap();
+    assert_eq!((tenures.len(), tenures[0].newest, tenures[1].newest), (2, false, true));
+    let floor = tenures[1].generation.number;
+    let refused = store.expire(&dataset, floor, u64::MAX).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused(Refused::NotOver)), "{refused}");
+    store.tell_powered(2 * 86_400).await.unwrap();
+    store.expire(&dataset, floor, u64::MAX).await.unwrap();
+    assert_eq!(store.tenures().await.unwrap().len(), 1);
+    store.note_powered().await.unwrap();
+    let unseen = store.unseen(2 * 86_400, 9).await.unwrap();
+    let segment = store.segment(unseen[0]).await.unwrap().unwrap();
+    assert!(store.check(segment.clone()).await.unwrap().damage.is_empty());
+    store.seen_whole(segment, 2 * 86_400).await.unwrap();
+    assert_eq!((store.unseen(2 * 86_400, 9).await.unwrap(), store.seen_since(vec![]).await.unwrap()), (vec![], Some(2 * 86_400)));
+}

@@ -14,8 +14,8 @@ use hoidla_format::{
     ByteRange, Bytes, Hash32, Kind, Leaf, Moment, Name, StreamId, Writer,
     disk::{
         Geometry,
-        batch::{Entry, Head, IndexEntry, Note, Run, What},
-        catalogue::{Catalogue, SegmentEntry, SegmentState, StreamEntry, Tail},
+        batch::{Entry, Head, IndexEntry, Note, Run, Tenure, What},
+        catalogue::{Catalogue, DatasetEntry, GenerationEntry, SegmentEntry, SegmentState, StreamEntry, Tail},
         segment::SegmentHeader,
         superblock::Superblock,
     },
@@ -79,6 +79,7 @@ fn batches() -> Vec<Vec<u8>> {
         parts: 1,
         moved: false,
         retires: Some((5, 2)),
+        tenure: Tenure { powered: 86_400, floor: 1, days: 90 },
         frontier: frontier(6).to_bytes(),
         runs: vec![run],
         notes: vec![note(What::Closed(1)), note(What::Alarmed(1 << 33)), note(What::Readmitted)],
@@ -99,6 +100,7 @@ fn catalogues() -> Vec<Vec<u8>> {
         dense: slot == 1,
         end: 90,
         payload: 12_345,
+        seen: 1440,
         state,
     };
     let states = [SegmentState::Open(tail), SegmentState::Closed(88), SegmentState::Damaged];
@@ -109,6 +111,7 @@ fn catalogues() -> Vec<Vec<u8>> {
         commit: 9,
         next_incarnation: 12,
         fresh: 20,
+        powered: 86_400,
         frontier: frontier(5).to_bytes(),
         reserve: vec![3, 4],
         segments: states.into_iter().zip(0..).map(|(s, slot)| segment(slot, s)).collect(),
@@ -122,8 +125,10 @@ fn catalogues() -> Vec<Vec<u8>> {
             epochs: vec![(1, 0), (2, 2048)],
             extents: vec![(0, 1), (2048, 2)],
         }],
+        datasets: vec![DatasetEntry { dataset: name("land"), floor: 1, days: 90 }],
+        generations: vec![GenerationEntry { dataset: name("land"), generation: 1, last: 80_000 }],
     };
-    let empty = Catalogue { reserve: vec![], segments: vec![], streams: vec![], ..full.clone() };
+    let empty = Catalogue { reserve: vec![], segments: vec![], streams: vec![], datasets: vec![], generations: vec![], ..full.clone() };
     [full, empty].iter().map(Catalogue::to_bytes).collect()
 }
 

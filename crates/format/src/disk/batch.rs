@@ -22,7 +22,7 @@ pub const MOST_RECORDS: usize = 4096;
 /// The most bytes of a frontier: 63 peaks.
 pub const MOST_FRONTIER: usize = 8 + 63 * 32;
 
-const FIXED: usize = 8 + 32 + 32 + 8 * 6 + 4 + 2 + 2 + 4 + 4 + 1 + 12 + 2 + 2 + 2 + 4;
+const FIXED: usize = 8 + 32 + 32 + 8 * 6 + 4 + 2 + 2 + 4 + 4 + 1 + 12 + 16 + 2 + 2 + 2 + 4;
 const RUN: usize = 16 + 4 + 8 + 8 + 32 + 2;
 const ENTRY: usize = 4 + 32;
 const NOTE: usize = 16 + 1 + 8;
@@ -95,6 +95,17 @@ pub struct IndexEntry {
     pub block: u32,
 }
 
+/// What a batch carries of time and retention, so that no lost catalogue forgets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tenure {
+    /// Seconds that the machine was powered, as the store knew them when the batch was sealed.
+    pub powered: u64,
+    /// The generations of this dataset with a lower number are gone for good.
+    pub floor: u32,
+    /// The most days for which the authority ever said that this dataset's generations are kept.
+    pub days: u32,
+}
+
 /// A batch's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -122,6 +133,8 @@ pub struct Head {
     pub moved: bool,
     /// The slot and incarnation of a segment that holds nothing more since this commit.
     pub retires: Option<(u32, u64)>,
+    /// Time and retention.
+    pub tenure: Tenure,
     /// The log before this commit (`hoidla-log`'s `Frontier`).
     pub frontier: Vec<u8>,
     /// The records.
@@ -183,7 +196,7 @@ impl Head {
         w.u64(self.commit).u64(self.mark).u64(self.checkpoint).u32(self.number).u16(self.part).u16(self.parts);
         w.u32(self.head_len() as u32).u32(self.blocks()).u8(u8::from(self.moved) | u8::from(self.retires.is_some()) << 1);
         let (slot, incarnation) = self.retires.unwrap_or((0, 0));
-        w.u32(slot).u64(incarnation).short(&self.frontier);
+        w.u32(slot).u64(incarnation).u64(self.tenure.powered).u32(self.tenure.floor).u32(self.tenure.days).short(&self.frontier);
         w.u16(self.runs.len() as u16).u16(self.notes.len() as u16).u32(self.index.as_ref().map_or(0, |i| i.len() as u32));
         for r in &self.runs {
             w.put(&r.stream.0).u32(r.epoch).u64(r.leaf).u64(r.before.length).put(&r.before.root.0).u16(r.records.len() as u16);
@@ -231,6 +244,7 @@ impl Head {
         let (number, part, parts) = (r.u32()?, r.u16()?, r.u16()?);
         let (_, blocks, flags) = (r.u32()?, r.u32()?, r.u8()?);
         let retires = (r.u32()?, r.u64()?);
+        let tenure = Tenure { powered: r.u64()?, floor: r.u32()?, days: r.u32()? };
         let frontier = r.short(MOST_FRONTIER, "a frontier of more than 63 peaks")?.to_vec();
         let (runs, notes, entries) = (r.u16()?, r.u16()?, r.u32()?);
         let idle = flags & 2 == 0 && retires != (0, 0);
@@ -249,7 +263,7 @@ impl Head {
         let retires = (flags & 2 != 0).then_some(retires);
         let moved = flags & 1 != 0;
         #[rustfmt::skip]
-        let head = Self { previous, incarnation, run, run_first, commit, mark, checkpoint, number, part, parts, moved, retires, frontier, runs, notes, index };
+        let head = Self { previous, incarnation, run, run_first, commit, mark, checkpoint, number, part, parts, moved, retires, tenure, frontier, runs, notes, index };
         if head.front_len() > MOST_FRONT || head.blocks() != blocks {
             return Err(Malformed::Field("a batch that contradicts its length"));
         }

@@ -22,6 +22,8 @@ pub struct Catalogue {
     pub next_incarnation: u64,
     /// Slots from this one on were never written.
     pub fresh: u32,
+    /// Seconds that the machine was powered, as of that commit.
+    pub powered: u64,
     /// The log (`hoidla-log`'s `Frontier`).
     pub frontier: Vec<u8>,
     /// The slots that may be taken into use before the next checkpoint.
@@ -30,6 +32,32 @@ pub struct Catalogue {
     pub segments: Vec<SegmentEntry>,
     /// The streams, by id.
     pub streams: Vec<StreamEntry>,
+    /// What is known of datasets' retention, by name.
+    pub datasets: Vec<DatasetEntry>,
+    /// When each generation last took something.
+    pub generations: Vec<GenerationEntry>,
+}
+
+/// A dataset's retention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetEntry {
+    /// The dataset.
+    pub dataset: Name,
+    /// Its generations with a lower number are gone.
+    pub floor: u32,
+    /// The most days that the authority ever said.
+    pub days: u32,
+}
+
+/// A generation's age.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerationEntry {
+    /// The dataset.
+    pub dataset: Name,
+    /// The generation.
+    pub generation: u32,
+    /// The powered seconds at its last record.
+    pub last: u64,
 }
 
 /// One segment in use.
@@ -49,6 +77,9 @@ pub struct SegmentEntry {
     pub end: u32,
     /// Payload bytes.
     pub payload: u64,
+    /// The powered minutes at which every byte of it was last written or read back whole, on
+    /// every copy.
+    pub seen: u32,
     /// Open or closed.
     pub state: SegmentState,
 }
@@ -101,11 +132,20 @@ impl Catalogue {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut w = Writer::with_header(Kind::Catalogue, VERSION);
         w.put(&[0; 32]).u64(0);
-        w.u64(self.sequence).u64(self.run).u64(self.run_first).u64(self.commit).u64(self.next_incarnation).u32(self.fresh);
+        w.u64(self.sequence)
+            .u64(self.run)
+            .u64(self.run_first)
+            .u64(self.commit)
+            .u64(self.next_incarnation)
+            .u32(self.fresh)
+            .u64(self.powered);
         w.short(&self.frontier).u32(self.reserve.len() as u32).u32(self.segments.len() as u32).u32(self.streams.len() as u32);
+        w.u32(self.datasets.len() as u32).u32(self.generations.len() as u32);
         self.reserve.iter().for_each(|s| _ = w.u32(*s));
         self.segments.iter().for_each(|s| write_segment(&mut w, s));
         self.streams.iter().for_each(|s| write_stream(&mut w, s));
+        self.datasets.iter().for_each(|d| _ = w.short(d.dataset.as_str().as_bytes()).u32(d.floor).u32(d.days));
+        self.generations.iter().for_each(|g| _ = w.short(g.dataset.as_str().as_bytes()).u32(g.generation).u64(g.last));
         let mut bytes = w.finish();
         let body = (bytes.len() - HEAD) as u64;
         bytes[40..HEAD].copy_from_slice(&body.to_le_bytes());
@@ -132,20 +172,31 @@ impl Catalogue {
         r.header(Kind::Catalogue, VERSION)?;
         r.take(HEAD - 8)?;
         let (sequence, run, run_first, commit) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
-        let (next_incarnation, fresh) = (r.u64()?, r.u32()?);
+        let (next_incarnation, fresh, powered) = (r.u64()?, r.u32()?, r.u64()?);
         let frontier = r.short(MOST_FRONTIER, "a frontier of more than 63 peaks")?.to_vec();
         let (reserve, segments, streams) = (r.u32()?, r.u32()?, r.u32()?);
+        let (datasets, generations) = (r.u32()?, r.u32()?);
         let reserve = (0..reserve).map(|_| r.u32()).collect::<Result<_, _>>()?;
         let segments = (0..segments).map(|_| read_segment(&mut r)).collect::<Result<_, _>>()?;
         let streams = (0..streams).map(|_| read_stream(&mut r)).collect::<Result<_, _>>()?;
+        let dataset = |_| Ok(DatasetEntry { dataset: read_name(&mut r)?, floor: r.u32()?, days: r.u32()? });
+        let datasets = (0..datasets).map(dataset).collect::<Result<_, Malformed>>()?;
+        let generation = |_| Ok(GenerationEntry { dataset: read_name(&mut r)?, generation: r.u32()?, last: r.u64()? });
+        let generations = (0..generations).map(generation).collect::<Result<_, Malformed>>()?;
         r.finish()?;
-        Ok(Self { sequence, run, run_first, commit, next_incarnation, fresh, frontier, reserve, segments, streams })
+        #[rustfmt::skip]
+        let c = Self { sequence, run, run_first, commit, next_incarnation, fresh, powered, frontier, reserve, segments, streams, datasets, generations };
+        Ok(c)
     }
+}
+
+fn read_name(r: &mut Reader<'_>) -> Result<Name, Malformed> {
+    Name::from_bytes(r.short(Name::MOST, "a dataset's name is at most 64 bytes")?)
 }
 
 fn write_segment(w: &mut Writer, s: &SegmentEntry) {
     w.u32(s.slot).u64(s.incarnation).short(s.dataset.as_str().as_bytes()).u32(s.generation);
-    w.u8(s.dense.into()).u32(s.end).u64(s.payload);
+    w.u8(s.dense.into()).u32(s.end).u64(s.payload).u32(s.seen);
     match &s.state {
         SegmentState::Open(t) => {
             w.u8(0).put(&t.hash.0).u32(t.number).u32(t.index.len() as u32);
@@ -158,8 +209,8 @@ fn write_segment(w: &mut Writer, s: &SegmentEntry) {
 
 fn read_segment(r: &mut Reader<'_>) -> Result<SegmentEntry, Malformed> {
     let (slot, incarnation) = (r.u32()?, r.u64()?);
-    let dataset = Name::from_bytes(r.short(Name::MOST, "a dataset's name is at most 64 bytes")?)?;
-    let (generation, dense, end, payload) = (r.u32()?, r.u8()?, r.u32()?, r.u64()?);
+    let dataset = read_name(r)?;
+    let (generation, dense, end, payload, seen) = (r.u32()?, r.u8()?, r.u32()?, r.u64()?, r.u32()?);
     if dense > 1 {
         return Err(Malformed::Field("neither dense nor not"));
     }
@@ -173,7 +224,7 @@ fn read_segment(r: &mut Reader<'_>) -> Result<SegmentEntry, Malformed> {
         2 => SegmentState::Damaged,
         _ => return Err(Malformed::Field("a segment in no known state")),
     };
-    Ok(SegmentEntry { slot, incarnation, dataset, generation, dense: dense == 1, end, payload, state })
+    Ok(SegmentEntry { slot, incarnation, dataset, generation, dense: dense == 1, end, payload, seen, state })
 }
 
 fn write_stream(w: &mut Writer, s: &StreamEntry) {
@@ -187,7 +238,7 @@ fn write_stream(w: &mut Writer, s: &StreamEntry) {
 
 fn read_stream(r: &mut Reader<'_>) -> Result<StreamEntry, Malformed> {
     let stream = StreamId(r.array()?);
-    let dataset = Name::from_bytes(r.short(Name::MOST, "a dataset's name is at most 64 bytes")?)?;
+    let dataset = read_name(r)?;
     let (generation, length, root, closed) = (r.u32()?, r.u64()?, Hash32(r.array()?), r.u32()?);
     let alarm = match (r.u8()?, r.u64()?) {
         (0, 0) => None,

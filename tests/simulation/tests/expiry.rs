@@ -1,0 +1,342 @@
+//! The end of generations: never too early, never by halves, whatever fails meanwhile.
+
+use std::sync::Arc;
+
+use hoidla_format::{Hash32, Name, StreamId, disk::superblock::AT};
+use hoidla_simulation::{
+    counter::Counter,
+    dice::Dice,
+    disk::{Power, SimDisk},
+    memory::Memory,
+};
+use hoidla_store::{
+    BLOCK, Buffer, Disk, Engine, Event, GRACE, Generation, Layout, Op, Opened, Options, Pool, Reader, Record, Refused, may_end,
+};
+
+const STORE: [u8; 16] = [1; 16];
+const SEGMENT: u64 = 64 * BLOCK as u64;
+const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64 };
+const DAY: u64 = 86_400;
+const FRAME: usize = 50_000;
+
+fn land() -> Name {
+    "land".parse().unwrap()
+}
+
+fn generation(number: u32) -> Generation {
+    Generation { dataset: land(), number }
+}
+
+/// Two disks, a machine's power, its counter, and what it knows of time.
+struct World {
+    disks: [Arc<SimDisk>; 2],
+    power: Power,
+    nv: Counter,
+    dice: Dice,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let power = Power::stays();
+        let disk = |name: &str| Arc::new(SimDisk::new(name, 96 * BLOCK as u64 + 24 * SEGMENT, power.clone()));
+        let world = Self { disks: [disk("a"), disk("b")], power, nv: Counter::default(), dice: Dice::new(seed, 0) };
+        Engine::format(&world.as_disks(), STORE, LAYOUT, &Memory::new(8), &mut world.nv.clone()).unwrap();
+        world
+    }
+
+    fn as_disks(&self) -> Vec<Arc<dyn Disk>> {
+        self.disks.iter().map(|d| d.clone() as Arc<dyn Disk>).collect()
+    }
+
+    fn open(&self) -> (Engine<Memory>, Opened) {
+        Engine::open(self.as_disks(), STORE, Arc::new(Memory::new(200)), Box::new(self.nv.clone()), Options::default()).unwrap()
+    }
+
+    /// What a power cut leaves, with the power back.
+    fn power_cycle(&mut self) {
+        self.power.set(i64::MAX);
+        for disk in &self.disks {
+            disk.power_cycle(&mut self.dice);
+        }
+    }
+
+    /// Both catalogue areas of both disks are garbage.
+    fn lose_catalogues(&self) {
+        let areas = AT[3] + 16..AT[3] + 16 + 32;
+        self.disks.iter().for_each(|d| d.ruin(areas.clone()));
+    }
+}
+
+fn frame(number: u32, n: u64) -> Vec<u8> {
+    (0..FRAME).map(|i| (i as u64 * 7 + n * 13 + u64::from(number)) as u8).collect()
+}
+
+fn record(number: u32, n: u64) -> Record<Memory> {
+    let bytes = frame(number, n);
+    let mut buffer = Memory::new(1).take(FRAME).unwrap();
+    buffer.as_mut()[..FRAME].copy_from_slice(&bytes);
+    Record {
+        generation: generation(number),
+        stream: StreamId([number as u8; 16]),
+        epoch: 1,
+        offset: n * FRAME as u64,
+        len: FRAME as u32,
+        hash: Hash32(blake3::hash(&bytes).into()),
+        blocks: buffer.freeze(FRAME),
+    }
+}
+
+/// Carries out all requests; the tickets that were noted.
+fn settle(engine: &mut Engine<Memory>) -> Vec<u64> {
+    let disks = engine.disks();
+    while let Some(request) = engine.next_request() {
+        let disk = disks[usize::from(request.disk)].as_ref().unwrap();
+        let outcome = match &request.op {
+            Op::Write { at, blocks } => disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len()),
+            Op::Flush => disk.flush().map(|()| 0),
+        };
+        engine.complete(request.id, outcome);
+    }
+    std::iter::from_fn(|| engine.next_event()).filter_map(|e| if let Event::Noted { ticket } = e { Some(ticket) } else { None }).collect()
+}
+
+fn fill(engine: &mut Engine<Memory>, number: u32, frames: u64) {
+    for n in 0..frames {
+        while engine.append(record(number, n), n) == Err(Refused::Busy) {
+            settle(engine);
+        }
+    }
+    settle(engine);
+}
+
+fn is_whole(engine: &mut Engine<Memory>, number: u32, frames: u64) -> bool {
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+    (0..frames).all(|n| {
+        let place = engine.locate(StreamId([number as u8; 16]), n * FRAME as u64);
+        place.is_some_and(|p| reader.read(&p).is_ok_and(|f| f.bytes() == frame(number, n)))
+    })
+}
+
+fn promise(engine: &mut Engine<Memory>, days: u32) {
+    engine.promise(&land(), days, 9).unwrap();
+    assert_eq!(settle(engine), [9]);
+}
+
+#[test]
+fn a_generation_ends_when_its_days_are_over_and_its_room_comes_back() {
+    let world = World::new(1);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 2);
+    engine.tell_powered(1000);
+    fill(&mut engine, 1, 40);
+    engine.tell_powered(2000);
+    fill(&mut engine, 2, 3);
+    let free = engine.room().0;
+    assert_eq!(engine.expire(&land(), 2, u64::MAX, 1), Err(Refused::NotOver), "no time has passed");
+    engine.tell_powered(may_end(1000, 2));
+    assert_eq!(engine.expire(&land(), 2, may_end(1000, 2) - 1, 1), Err(Refused::NotOver), "the time that counts is another's");
+    assert_eq!(engine.expire(&land(), 3, u64::MAX, 1), Err(Refused::NotOver), "the newest stays");
+    assert!(engine.locate(StreamId([1; 16]), 0).is_some());
+    engine.expire(&land(), 2, u64::MAX, 1).unwrap();
+    assert_eq!(engine.append(record(1, 40), 7), Err(Refused::Expired { generation: 1, floor: 2 }), "from now on");
+    assert_eq!(settle(&mut engine), [1]);
+    assert!(engine.room().0 > free && engine.state(StreamId([1; 16])).is_none() && is_whole(&mut engine, 2, 3));
+    assert_eq!(engine.present(&generation(1), StreamId([1; 16]), 5), Err(Refused::Expired { generation: 1, floor: 2 }));
+    assert_eq!(engine.present(&generation(1), StreamId([8; 16]), 0), Err(Refused::Expired { generation: 1, floor: 2 }));
+    // The room is used again, many times over, and nothing of it comes back.
+    for (n, powered) in (3..9).zip((1..).map(|n| n * 10 * DAY)) {
+        engine.tell_powered(powered);
+        fill(&mut engine, n, 30);
+        engine.tell_powered(may_end(powered, 2));
+        engine.expire(&land(), n, u64::MAX, 1).unwrap();
+        settle(&mut engine);
+    }
+    drop(engine);
+    let (mut engine, opened) = world.open();
+    assert_eq!((opened.damage, opened.rebuilt), (vec![], false));
+    assert!(is_whole(&mut engine, 8, 30));
+    assert_eq!(engine.tenures().len(), 1);
+}
+
+#[test]
+fn the_end_is_one_commit_whenever_the_power_goes() {
+    let (mut kept, mut gone, mut told) = (0, 0, 0);
+    for cut in 0..60 {
+        for seed in 0..3 {
+            let mut world = World::new(seed * 1000 + cut as u64);
+            let (mut engine, _) = world.open();
+            promise(&mut engine, 1);
+            fill(&mut engine, 1, 12);
+            fill(&mut engine, 2, 4);
+            engine.tell_powered(may_end(0, 1));
+            (4..10).for_each(|n| _ = engine.append(record(2, n), n).unwrap());
+            engine.expire(&land(), 2, u64::MAX, 77).unwrap();
+            world.power.set(cut);
+            let noted = settle(&mut engine).contains(&77);
+            drop(engine);
+            world.power_cycle();
+            if seed == 2 {
+                world.lose_catalogues();
+            }
+            let (mut engine, opened) = world.open();
+            assert_eq!(opened.damage, Vec::<String>::new(), "cut {cut}, seed {seed}");
+            let is_gone = engine.state(StreamId([1; 16])).is_none();
+            assert!(is_gone || is_whole(&mut engine, 1, 12), "cut {cut}, seed {seed}: by halves");
+            assert!(is_gone || !noted, "cut {cut}, seed {seed}: told, and back again");
+            assert!(is_whole(&mut engine, 2, 4), "cut {cut}, seed {seed}: the newest");
+            let refused = engine.present(&generation(1), StreamId([1; 16]), 0);
+            assert_eq!(is_gone, refused == Err(Refused::Expired { generation: 1, floor: 2 }));
+            told += u32::from(noted);
+            *(if is_gone { &mut gone } else { &mut kept }) += 1;
+            if !is_gone {
+                engine.tell_powered(may_end(0, 1));
+                engine.expire(&land(), 2, u64::MAX, 78).unwrap();
+                assert_eq!(settle(&mut engine), [78]);
+            }
+        }
+    }
+    assert!(kept > 10 && gone > 10 && told > 10, "{kept} kept, {gone} gone, {told} told: every case was met");
+}
+
+#[test]
+fn a_rebuilt_catalogue_brings_nothing_back_and_forgets_no_promise() {
+    let world = World::new(4);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 5);
+    engine.tell_powered(100);
+    fill(&mut engine, 1, 20);
+    fill(&mut engine, 2, 5);
+    engine.tell_powered(may_end(100, 5));
+    engine.expire(&land(), 2, u64::MAX, 1).unwrap();
+    settle(&mut engine);
+    let before = engine.tenures();
+    drop(engine);
+    world.lose_catalogues();
+    let (mut engine, opened) = world.open();
+    assert!(opened.rebuilt && opened.damage.is_empty());
+    assert_eq!(engine.state(StreamId([1; 16])), None);
+    assert_eq!(engine.tenures(), before, "days and ages, from segments alone");
+    assert_eq!(engine.powered(), may_end(100, 5));
+    assert!(matches!(engine.append(record(1, 0), 1), Err(Refused::Expired { .. })));
+    assert!(is_whole(&mut engine, 2, 5));
+}
+
+#[test]
+fn a_promise_only_grows_and_time_never_goes_back() {
+    let world = World::new(5);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 30);
+    engine.tell_powered(50 * DAY);
+    fill(&mut engine, 1, 1);
+    fill(&mut engine, 2, 1);
+    promise(&mut engine, 10);
+    engine.tell_powered(5);
+    assert_eq!(engine.powered(), 50 * DAY);
+    engine.tell_powered(may_end(50 * DAY, 10));
+    assert_eq!(engine.expire(&land(), 2, u64::MAX, 1), Err(Refused::NotOver), "10 days don't undo 30");
+    promise(&mut engine, 40);
+    drop(engine);
+    let (mut engine, _) = world.open();
+    engine.tell_powered(may_end(50 * DAY, 40) - 1);
+    assert_eq!(engine.expire(&land(), 2, u64::MAX, 1), Err(Refused::NotOver), "nobody told this run of 40 days; the disks did");
+    engine.tell_powered(may_end(50 * DAY, 40));
+    engine.expire(&land(), 2, u64::MAX, 2).unwrap();
+    assert_eq!(settle(&mut engine), [2]);
+}
+
+#[test]
+fn without_a_promise_nothing_ends() {
+    let world = World::new(6);
+    let (mut engine, _) = world.open();
+    fill(&mut engine, 1, 1);
+    fill(&mut engine, 2, 1);
+    engine.tell_powered(u64::MAX / 2);
+    assert_eq!(engine.expire(&land(), 2, u64::MAX, 1), Err(Refused::NotOver));
+}
+
+#[test]
+fn a_jump_in_numbers_a_late_record_and_an_alarm_only_lengthen() {
+    let world = World::new(7);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 1);
+    fill(&mut engine, 3, 2);
+    fill(&mut engine, 4, 2);
+    fill(&mut engine, u32::MAX, 1);
+    engine.tell_powered(2 * DAY);
+    assert_eq!(engine.append(record(3, 2), 1), Ok(hoidla_store::Appended::Pending));
+    settle(&mut engine);
+    assert_eq!(engine.expire(&land(), u32::MAX, u64::MAX, 1), Err(Refused::NotOver), "3 has a young record");
+    engine.expire(&land(), 3, u64::MAX, 2).unwrap();
+    settle(&mut engine);
+    assert!(is_whole(&mut engine, 3, 3) && is_whole(&mut engine, 4, 2), "there was nothing below 3");
+    engine.tell_powered(may_end(2 * DAY, 1));
+    assert!(matches!(engine.present(&generation(4), StreamId([4; 16]), 1 << 40), Err(Refused::Alarmed { .. })));
+    settle(&mut engine);
+    assert_eq!(engine.expire(&land(), u32::MAX, u64::MAX, 3), Err(Refused::NotOver), "somebody must look at 4 first");
+    engine.expire(&land(), 4, u64::MAX, 4).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.tenures().iter().map(|t| t.generation.number).collect::<Vec<_>>(), [4, u32::MAX]);
+}
+
+#[test]
+fn what_is_rewritten_meanwhile_ends_too() {
+    let world = World::new(8);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 1);
+    fill(&mut engine, 1, 12);
+    fill(&mut engine, 2, 2);
+    let segment = engine.segment(0).unwrap();
+    let mut moved = Vec::new();
+    Reader::new(engine.disks(), Arc::new(Memory::new(64))).gather(&segment, |m| Ok::<_, ()>(moved.push(m))).unwrap().unwrap();
+    engine.tell_powered(may_end(0, 1));
+    engine.expire(&land(), 2, u64::MAX, 1).unwrap();
+    moved.iter().for_each(|m| engine.rewrite(m).unwrap());
+    engine.retire(&segment, 5).unwrap();
+    assert_eq!(settle(&mut engine), [5, 1], "who waits for the retired segment is told, though it is gone");
+    engine.retire(&segment, 6).unwrap();
+    assert_eq!(settle(&mut engine), [6]);
+    assert_eq!(engine.tenures().len(), 1);
+    drop(engine);
+    assert_eq!(world.open().0.tenures().len(), 1);
+}
+
+#[test]
+fn powered_time_is_written_down_without_anything_else_to_write() {
+    let world = World::new(9);
+    let (mut engine, _) = world.open();
+    fill(&mut engine, 1, 1);
+    engine.tell_powered(GRACE);
+    engine.note_powered(3).unwrap();
+    assert_eq!(settle(&mut engine), [3]);
+    drop(engine);
+    assert_eq!(world.open().0.powered(), GRACE);
+}
+
+#[test]
+fn a_scrub_begins_where_it_was_longest_not() {
+    let world = World::new(10);
+    let (mut engine, _) = world.open();
+    engine.tell_powered(600);
+    fill(&mut engine, 1, 20);
+    engine.tell_powered(3 * DAY);
+    assert_eq!(engine.seen_since(&[]), Some(600), "when it was written");
+    let all = engine.unseen(3 * DAY, 64);
+    assert!(all.len() > 3);
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+    for slot in &all[1..] {
+        let segment = engine.segment(*slot).unwrap();
+        assert!(reader.check(&segment).unwrap().damage.is_empty());
+        engine.seen_whole(&segment, 3 * DAY);
+    }
+    assert_eq!((engine.unseen(3 * DAY, 64), engine.seen_since(&[])), (vec![all[0]], Some(600)));
+    assert_eq!(engine.seen_since(&all[..1]), Some(3 * DAY));
+    engine.note_powered(3).unwrap();
+    settle(&mut engine);
+    drop(engine);
+    let (engine, _) = world.open();
+    assert_eq!(engine.unseen(3 * DAY, 64), [all[0]], "a restart goes on where it was");
+    drop(engine);
+    world.lose_catalogues();
+    let (engine, _) = world.open();
+    assert_eq!(engine.unseen(3 * DAY, 64).len(), all.len(), "what is not known is checked again");
+}
