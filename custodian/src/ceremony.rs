@@ -15,7 +15,7 @@ use hoidla_format::{
 };
 use hoidla_protocol::{
     Request, Response,
-    message::{Health, Progress, Welcome},
+    response::{Health, Progress, Welcome},
 };
 use hoidla_quorum::{
     grant,

@@ -10,7 +10,7 @@ use hoidla_format::{
     Hash32, Name,
     statements::{Challenge, Door as VaultDoor, Grant},
 };
-use hoidla_protocol::message::{Progress, Welcome};
+use hoidla_protocol::{Progress, Welcome};
 use serde_json::json;
 
 use crate::{

@@ -9,17 +9,20 @@
 //! The layout stands in `docs/formats/protocol.md`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod client;
 pub mod message;
 pub mod refusal;
+pub mod request;
+pub mod response;
 pub mod role;
 pub mod server;
 
+pub use audit::{Part, Prove, Witness};
 pub use client::ClientSession;
-pub use message::{
-    AppendHead, DataHead, Epoch, HEAD, HELLO, Handle, Head, Health, Key, Open, Opened, Progress, Read, Request, Response, StreamEntry,
-    Type, VaultProgress, Welcome,
-};
+pub use message::{HEAD, HELLO, Handle, Head, Type};
 pub use refusal::{Code, Refused};
+pub use request::{AppendHead, Open, Read, Request};
+pub use response::{DataHead, Epoch, Health, Key, Opened, Progress, Response, StreamEntry, VaultProgress, Welcome};
 pub use role::Role;
 pub use server::ServerSession;

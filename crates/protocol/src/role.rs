@@ -7,7 +7,7 @@ use crate::Type;
 /// The peer of one connection. The door decides it from the certificate alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// May append to, list and ask the health of its dataset.
+    /// May append to, list, audit and ask the health of its dataset, and carry other sites' heads.
     Agent {
         /// The only dataset it may name.
         dataset: Name,
@@ -32,11 +32,11 @@ impl Role {
     /// Whether a peer of this role may send such a message at all.
     pub fn may_send(&self, kind: Type) -> bool {
         match kind {
-            Type::Open | Type::Append => matches!(self, Self::Agent { .. }),
+            Type::Open | Type::Append | Type::Prove | Type::Witness => matches!(self, Self::Agent { .. }),
             Type::Propose | Type::Approve | Type::Seal => matches!(self, Self::Custodian { .. }),
             Type::Keys | Type::Read => matches!(self, Self::Reader { .. }),
             Type::List => !matches!(self, Self::Custodian { .. }),
-            Type::Health | Type::Papers => true,
+            Type::Health | Type::Papers | Type::Extend => true,
             _ => false,
         }
     }

@@ -1,6 +1,6 @@
 //! Every message reads back; everything else is refused, and never panics.
 
-use hoidla_format::{ByteRange, Hash32, Name, StreamId, frame, frame::Chain};
+use hoidla_format::{ByteRange, Hash32, Leaf, Name, StreamId, disk::batch::Entry, frame, frame::Chain};
 use hoidla_protocol::*;
 use proptest::prelude::*;
 
@@ -45,7 +45,23 @@ fn request() -> impl Strategy<Value = Request> {
             stream,
             range: ByteRange::new(at, len).unwrap()
         })),
+        (any::<u64>(), any::<u64>()).prop_map(|(old, least)| Request::Extend { old, least }),
+        (name(), stream(), any::<u64>(), any::<u64>(), any::<bool>())
+            .prop_map(|(dataset, stream, offset, size, frame)| Request::Prove(Prove { dataset, stream, offset, size, frame })),
+        (note(), proptest::collection::vec(note(), 0..5)).prop_map(|(extension, papers)| Request::Witness(Witness { papers, extension })),
     ]
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let frames = proptest::collection::vec((1u32..=1 << 20, hash()), 1..20);
+    (name(), stream(), any::<u64>(), chain(), frames, proptest::collection::vec(hash(), 0..64)).prop_map(
+        |(dataset, stream, index, before, frames, proof)| {
+            let frames: Vec<Entry> = frames.into_iter().map(|(len, hash)| Entry { len, hash }).collect();
+            let end = frames.iter().fold(before, |c, f| c.then(&f.hash, f.len));
+            let part = ByteRange::new(before.length, end.length - before.length).unwrap();
+            Part { index, leaf: Leaf { dataset, stream, epoch: 1, part, root: end.root }, proof, before: before.root, frames }
+        },
+    )
 }
 
 fn vault_progress() -> impl Strategy<Value = VaultProgress> {
@@ -102,6 +118,9 @@ fn response() -> impl Strategy<Value = Response> {
         (hash(), any::<bool>(), any::<u32>(), proptest::collection::vec(vault_progress(), 0..5))
             .prop_map(|(grant, opened, seconds_left, vaults)| Response::Progress(Progress { grant, opened, seconds_left, vaults })),
         any::<u32>().prop_map(|count| Response::Sealed { count }),
+        note().prop_map(Response::Extension),
+        note().prop_map(Response::Witnessed),
+        part().prop_map(Response::Part),
         (name(), stream(), any::<u32>(), note()).prop_map(|(dataset, stream, epoch, sealed)| Response::Key(Key {
             dataset,
             stream,
@@ -154,7 +173,7 @@ proptest! {
         prop_assert!(head.kind.from_appliance());
         prop_assert_eq!(Response::parse(head.kind, body).unwrap(), r.clone());
         prop_assert!(Request::parse(head.kind, body).is_err());
-        if !matches!(r, Response::Paper(_) | Response::Data { .. }) {
+        if !matches!(r, Response::Paper(_) | Response::Data { .. } | Response::Extension(_) | Response::Witnessed(_)) {
             for cut in 1..=body.len() {
                 prop_assert!(Response::parse(head.kind, &body[..body.len() - cut]).is_err(), "{} less", cut);
             }
@@ -187,7 +206,7 @@ fn a_head_is_refused_before_memory_is_spent() {
         assert!(Head::parse(&head(most + 1)).is_err());
         assert!(least == 0 || Head::parse(&head(least - 1)).is_err());
     }
-    for unknown in [0, 11, 63, 77, 126, 128, 255] {
+    for unknown in [0, 14, 63, 80, 126, 128, 255] {
         assert!(Head::parse(&[0, 0, 0, 0, unknown]).is_err());
     }
 }
@@ -234,8 +253,49 @@ fn the_layout_is_pinned() {
     let kept = Response::Acknowledged { handle: Handle(3), before: 17, log_size: 9 };
     assert_eq!(hex(&kept.encode()), "14000000".to_owned() + "42" + "03000000" + "1100000000000000" + "0900000000000000");
     assert_eq!(hex(&Response::Window { bytes: 1 << 20 }.encode()), "04000000".to_owned() + "43" + "00001000");
+    assert_eq!(hex(&Request::Extend { old: 5, least: 9 }.encode()), "10000000".to_owned() + "0b" + "0500000000000000" + "0900000000000000");
+    let prove = Prove { dataset: "land".parse().unwrap(), stream: StreamId([0x11; 16]), offset: 5, size: 9, frame: true };
+    let expected = format!("27000000 0c 0400 6c616e64 {} 0500000000000000 0900000000000000 01", "11".repeat(16)).replace(' ', "");
+    assert_eq!(hex(&Request::Prove(prove).encode()), expected);
+    let witness = Witness { papers: vec![b"p".to_vec()], extension: b"e".to_vec() };
+    assert_eq!(hex(&Request::Witness(witness).encode()), "0b000000".to_owned() + "0d" + "0100000065" + "01" + "0100000070");
     let no = Response::Refused(Refused::new(Code::Full, "full").about(Handle(3)));
     assert_eq!(hex(&no.encode()), "0b000000".to_owned() + "7f" + "08" + "03000000" + "0400" + "66756c6c");
+}
+
+#[test]
+fn frames_that_do_not_lead_to_their_leaf_are_refused() {
+    let hash = Hash32([5; 32]);
+    let end = Chain::EMPTY.then(&hash, 100).then(&hash, 50);
+    let leaf = Leaf {
+        dataset: "land".parse().unwrap(),
+        stream: StreamId([1; 16]),
+        epoch: 1,
+        part: ByteRange::new(0, 150).unwrap(),
+        root: end.root,
+    };
+    let frames = vec![Entry { len: 100, hash }, Entry { len: 50, hash }];
+    let good = Part { index: 3, leaf, proof: vec![hash], before: Chain::EMPTY.root, frames };
+    let parsed = |p: &Part| Response::parse(Type::Part, &Response::Part(p.clone()).encode()[HEAD..]);
+    assert_eq!(parsed(&good), Ok(Response::Part(good.clone())));
+    assert_eq!(good.frame_at(99).unwrap().0, 0);
+    assert_eq!(good.frame_at(100).unwrap(), (100, good.frames[1]));
+    assert_eq!(good.frame_at(150), None);
+    assert!(parsed(&Part { before: hash, ..good.clone() }).is_err());
+    for (n, frame) in [
+        (0, Entry { len: 99, hash }),
+        (0, Entry { len: 100, hash: Hash32([6; 32]) }),
+        (1, Entry { len: 51, hash }),
+        (1, Entry { len: 0, hash }),
+    ] {
+        let mut bad = good.clone();
+        bad.frames[n] = frame;
+        assert!(parsed(&bad).is_err(), "{frame:?}");
+    }
+    assert!(parsed(&Part { frames: good.frames[..1].to_vec(), ..good.clone() }).is_err());
+    let (mut first, mut second) = (good.frames[0], good.frames[1]);
+    (first.len, second.len) = (50, 100);
+    assert!(parsed(&Part { frames: vec![first, second], ..good }).is_err(), "in another order");
 }
 
 #[test]

@@ -27,7 +27,8 @@ use hoidla_hostile::{TARGETS, by_name, fixed};
 use hoidla_log::{Checkpoint, Frontier, SignedCheckpoint};
 use hoidla_papers::{Log, Office, SoftAppliance};
 use hoidla_protocol::{
-    AppendHead, Code, Epoch, Handle, Health, Key, Open, Opened, Progress, Read, Refused, Request, Response, VaultProgress, Welcome,
+    AppendHead, Code, Epoch, Handle, Health, Key, Open, Opened, Part, Progress, Prove, Read, Refused, Request, Response, VaultProgress,
+    Welcome, Witness,
 };
 use hoidla_quorum::share;
 use hoidla_verify::Public;
@@ -147,6 +148,9 @@ fn requests() -> Vec<Vec<u8>> {
         Request::Seal { grant: Some(hash) },
         Request::Keys { grant: hash },
         Request::Read(Read { grant: hash, dataset: name("land"), stream: STREAM, range }),
+        Request::Extend { old: 3, least: 7 },
+        Request::Prove(Prove { dataset: name("land"), stream: STREAM, offset: 4096, size: 7, frame: true }),
+        Request::Witness(Witness { papers: vec![b"a paper".to_vec()], extension: b"an extension".to_vec() }),
     ]
     .iter()
     .map(Request::encode)
@@ -165,6 +169,11 @@ fn responses() -> Vec<Vec<u8>> {
         development: true,
         window: 1 << 23,
     };
+    let frame = Entry { len: 100, hash: Hash32([5; 32]) };
+    let end = chain().then(&frame.hash, frame.len);
+    let range = ByteRange::new(4096, 100).expect("a range");
+    let leaf = Leaf { dataset: name("land"), stream: STREAM, epoch: 1, part: range, root: end.root };
+    let part = Part { index: 3, leaf, proof: vec![Hash32([6; 32]); 3], before: chain().root, frames: vec![frame] };
     let opened = Opened { handle: Handle(1), epoch: 2, closed: false, acknowledged: chain() };
     let stream = hoidla_protocol::StreamEntry { stream: STREAM, generation: 1, bytes: 4096, epochs };
     [
@@ -181,6 +190,9 @@ fn responses() -> Vec<Vec<u8>> {
         Response::Data { offset: 100, bytes: vec![5; 32] },
         Response::End { count: 9 },
         Response::Health(Health { copies: 2, current: 2, ..Health::default() }),
+        Response::Extension(b"an extension".to_vec()),
+        Response::Part(part),
+        Response::Witnessed(b"a checkpoint".to_vec()),
         Response::Refused(Refused::new(Code::Fork, "other bytes at the same offset").about(Handle(1))),
     ]
     .iter()
