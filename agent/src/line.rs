@@ -78,6 +78,7 @@ impl Line<'_> {
                 Ok(()) => return Ok(()),
                 Err(broken) => broken,
             };
+            self.spool.line_is_down();
             if self.spool.acknowledged().length > at {
                 (wait, progress, at) = (FIRST_WAIT, Instant::now(), self.spool.acknowledged().length);
             }

@@ -68,8 +68,10 @@ pub fn push(home: &Home, path: &Path, settings: &Settings, progress: &Progress, 
     }
     let _lock = lock(&home.dir)?;
     let pusher = Pusher { home, settings, identity: home.identity()?, tell };
-    let state = pusher.stream()?;
-    let (state, epoch, resumed) = pusher.drain(state)?;
+    let (state, epoch, resumed) = match pusher.known_stream()? {
+        Some(state) => pusher.drain(state)?,
+        None => (pusher.new_stream()?, 1, 0),
+    };
     let start = state.acknowledged.length;
     let (pushed, state) = pusher.copy(path, state, epoch, progress)?;
     Ok(Done { pushed, sealed: state.acknowledged.length - start, state, resumed, took: began.elapsed() })
@@ -83,12 +85,17 @@ struct Pusher<'a> {
 }
 
 impl Pusher<'_> {
-    /// The stream to go on with, or a new one.
-    fn stream(&self) -> Result<State> {
-        let known = State::all(&self.home.dir)?;
-        if let (Some(newest), false) = (known.first(), self.settings.new_generation) {
-            return Ok(*newest);
+    /// The stream to go on with.
+    fn known_stream(&self) -> Result<Option<State>> {
+        if self.settings.new_generation {
+            return Ok(None);
         }
+        Ok(State::all(&self.home.dir)?.first().copied())
+    }
+
+    /// A stream of a new generation, of which nobody has heard yet.
+    fn new_stream(&self) -> Result<State> {
+        let known = State::all(&self.home.dir)?;
         // Generations that another machine or a lost record began count too.
         let listed = line::list(&self.settings.target, &self.identity, self.home.dataset(), self.settings.give_up_after, self.tell)?;
         let newest = listed.iter().map(|s| s.generation).chain(known.iter().map(|s| s.generation)).max().unwrap_or(0);
@@ -237,7 +244,7 @@ impl Ledger {
                 }
             }
         }
-        if self.saved.elapsed() >= SAVE_EVERY {
+        if self.saved.elapsed() >= SAVE_EVERY || self.spool.has_retired() {
             let sync = self.synced.elapsed() >= SYNC_EVERY;
             self.save(sync)?;
         }

@@ -6,26 +6,30 @@
 //! whoever seals waits. It isn't synced: a power cut at home may lose its end, and
 //! the agent then begins a new epoch where the embassy's acknowledgement ends.
 
+mod part;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
-    fs::{self, File},
-    io::{BufReader, Read, Write},
-    os::unix::fs::FileExt,
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use hoidla_format::{Hash32, Kind, Malformed, Reader, Writer, frame, frame::Chain};
+use hoidla_format::{Malformed, frame::Chain};
 use tokio::sync::Notify;
 
-const VERSION: u8 = 1;
-/// Bytes of one of the spool's files, after which the next begins.
-const FILE: u64 = 64 << 20;
+use part::{Part, release};
+
 /// Bytes of frames kept in memory besides.
 const MEMORY: usize = 32 << 20;
-/// Before each frame: header, epoch, offset, length, run, number, flags, chain's root after it.
-const HEAD: usize = 8 + 4 + 8 + 4 + 4 + 4 + 1 + 32;
+/// How far sealing runs ahead of a line that is up, in bytes: what was sealed last is sent
+/// while the processor's cache still has it.
+const AHEAD: u64 = 6 << 20;
+/// Files, and frames' buffers, kept for their next use.
+const SPARES: (usize, usize) = (4, 32);
 
 /// What a frame is to the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,27 +80,12 @@ impl Kept {
         if let Some(bytes) = &self.memory {
             return Ok(bytes.clone());
         }
-        let mut bytes = vec![0; self.about.len as usize];
-        self.file.file.read_exact_at(&mut bytes, self.at).context("cannot read the spool")?;
-        Ok(Arc::new(bytes))
+        Ok(Arc::new(self.file.read(self.at, self.about.len as usize).context("cannot read the spool")?))
     }
 
     /// It is needed no more.
     pub fn release(self) {
         release(self.file);
-    }
-}
-
-/// One of the spool's files.
-struct Part {
-    path: PathBuf,
-    file: File,
-}
-
-/// Gives up a hold on a file; with the last one, the file is removed.
-fn release(part: Arc<Part>) {
-    if let Some(part) = Arc::into_inner(part) {
-        _ = fs::remove_file(part.path);
     }
 }
 
@@ -113,6 +102,25 @@ struct Inner {
     seen: Vec<About>,
     /// Files that go when the state is written down.
     retired: Vec<Arc<Part>>,
+    /// Files to be written over, while all that was ever dropped was acknowledged.
+    spares: Option<Vec<Part>>,
+    /// Frames' memory to be used again.
+    buffers: Vec<Vec<u8>>,
+    /// Up to where a line that is up has taken frames.
+    taken: Option<u64>,
+    /// Somebody waits for room.
+    waits: bool,
+}
+
+impl Inner {
+    fn end(&self) -> Chain {
+        self.frames.back().map_or(self.acknowledged, |k| k.about.after)
+    }
+
+    fn has_room(&self, limit: u64) -> bool {
+        let ahead = self.taken.map_or(0, |taken| self.end().length.saturating_sub(taken));
+        self.bytes < limit && ahead < AHEAD
+    }
 }
 
 /// What stands at an offset.
@@ -159,16 +167,22 @@ impl Spool {
             failed: None,
             seen: vec![],
             retired: vec![],
+            spares: Some(vec![]),
+            buffers: vec![],
+            taken: None,
+            waits: false,
         };
         let mut files: Vec<_> = fs::read_dir(dir)?.filter_map(|e| e.ok().map(|e| e.path())).collect();
         files.sort();
         let mut chain = acknowledged;
         for path in files {
-            let part = Arc::new(Part { file: File::options().read(true).open(&path)?, path });
+            let part = Arc::new(Part::open(path)?);
             // What doesn't go on from the chain is dropped, and its file with it.
-            load(&part, &mut chain, &mut inner);
-            let number = part.path.file_stem().and_then(|s| s.to_str()).and_then(|s| u64::from_str_radix(s, 16).ok());
-            inner.parts = inner.parts.max(number.map_or(0, |n| n + 1));
+            part.frames(&mut chain, |about, at| {
+                inner.bytes += u64::from(about.len);
+                inner.frames.push_back(Kept { about, memory: None, file: part.clone(), at });
+            });
+            inner.parts = inner.parts.max(part.number().map_or(0, |n| n + 1));
             release(part);
         }
         Ok(Self { dir: dir.to_owned(), limit: limit.max(4 << 20), inner: Mutex::new(inner), room: Condvar::new(), news: Notify::new() })
@@ -180,8 +194,7 @@ impl Spool {
 
     /// The chain at the end of what was sealed.
     pub fn end(&self) -> Chain {
-        let inner = self.lock();
-        inner.frames.back().map_or(inner.acknowledged, |k| k.about.after)
+        self.lock().end()
     }
 
     /// What is acknowledged.
@@ -211,20 +224,34 @@ impl Spool {
     /// Waits until there is room; an error if whoever sends has given up.
     pub fn wait_for_room(&self) -> Result<(), String> {
         let mut inner = self.lock();
-        while inner.failed.is_none() && inner.bytes >= self.limit {
+        while inner.failed.is_none() && !inner.has_room(self.limit) {
+            inner.waits = true;
             inner = self.room.wait(inner).unwrap_or_else(|e| e.into_inner());
         }
         inner.failed.clone().map_or(Ok(()), Err)
     }
 
+    /// Tells whoever waits that there is room, if there is.
+    fn tell_of_room(&self, inner: &mut Inner) {
+        if inner.waits && inner.has_room(self.limit) {
+            inner.waits = false;
+            self.room.notify_all();
+        }
+    }
+
+    /// A buffer of `len` bytes, any bytes, for a frame.
+    pub fn buffer(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.lock().buffers.pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
     /// Adds a frame at the end.
     pub fn add(&self, about: About, bytes: Vec<u8>) -> Result<()> {
         let (part, at) = self.part()?;
-        let write = (&part.file).write_all(&head(&about)).and_then(|()| (&part.file).write_all(&bytes));
-        write.with_context(|| format!("cannot write the spool in {}", self.dir.display()))?;
+        let next = part.write(at, &about, &bytes).with_context(|| format!("cannot write the spool in {}", self.dir.display()))?;
         let mut inner = self.lock();
-        let next = at + (HEAD + bytes.len()) as u64;
-        if next < FILE {
+        if next < part::FULL {
             inner.writing = Some((part.clone(), next));
         }
         inner.bytes += u64::from(about.len);
@@ -232,7 +259,8 @@ impl Spool {
         if keep {
             inner.in_memory += bytes.len();
         }
-        inner.frames.push_back(Kept { about, memory: keep.then(|| Arc::new(bytes)), file: part, at: at + HEAD as u64 });
+        let at = next - u64::from(about.len);
+        inner.frames.push_back(Kept { about, memory: keep.then(|| Arc::new(bytes)), file: part, at });
         drop(inner);
         self.news.notify_one();
         Ok(())
@@ -245,15 +273,20 @@ impl Spool {
         }
         let path = self.dir.join(format!("{:016x}.part", inner.parts));
         inner.parts += 1;
+        let spare = inner.spares.as_mut().and_then(Vec::pop);
         drop(inner);
-        let file = File::options().create_new(true).read(true).write(true).open(&path);
-        let file = file.with_context(|| format!("cannot make {}", path.display()))?;
-        Ok((Arc::new(Part { path, file }), 0))
+        let part = match spare {
+            Some(spare) => spare.again(path.clone()),
+            None => Part::create(path.clone()),
+        };
+        Ok((Arc::new(part.with_context(|| format!("cannot make {}", path.display()))?), 0))
     }
 
     /// The frame that begins at `offset`.
     pub fn next(&self, offset: u64) -> Result<Next> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.taken = Some(offset);
+        self.tell_of_room(&mut inner);
         let i = inner.frames.partition_point(|k| k.about.offset < offset);
         let Some(kept) = inner.frames.get(i) else { return Ok(if inner.ended { Next::End } else { Next::Wait }) };
         if kept.about.offset != offset {
@@ -279,12 +312,14 @@ impl Spool {
             if inner.frames.front().is_none_or(|next| !Arc::ptr_eq(&next.file, &kept.file)) {
                 inner.retired.push(kept.file);
             }
+            if let (Some(buffer), true) = (kept.memory.and_then(Arc::into_inner), inner.buffers.len() < SPARES.1) {
+                inner.buffers.push(buffer);
+            }
         }
         if inner.acknowledged.length != offset {
             bail!("the embassy acknowledged half a frame, which it can't: stop, and tell the authority");
         }
-        drop(inner);
-        self.room.notify_all();
+        self.tell_of_room(&mut inner);
         Ok(())
     }
 
@@ -317,10 +352,27 @@ impl Spool {
         std::mem::take(&mut self.lock().seen)
     }
 
-    /// What is acknowledged was written down: its files can go.
+    /// Whether files wait until what is acknowledged is written down.
+    pub fn has_retired(&self) -> bool {
+        !self.lock().retired.is_empty()
+    }
+
+    /// What is acknowledged was written down: its files are written over, or go.
     pub fn forget(&self) {
-        let retired = std::mem::take(&mut self.lock().retired);
-        retired.into_iter().for_each(release);
+        let mut inner = self.lock();
+        for part in std::mem::take(&mut inner.retired).into_iter().filter_map(Arc::into_inner) {
+            match &mut inner.spares {
+                Some(spares) if spares.len() < SPARES.0 => spares.push(part),
+                _ => part.remove(),
+            }
+        }
+    }
+
+    /// The line is down: sealing may go on as far as there is room.
+    pub fn line_is_down(&self) {
+        let mut inner = self.lock();
+        inner.taken = None;
+        self.tell_of_room(&mut inner);
     }
 
     /// Empties the spool; the stream stands at `stands`. Gives what it held.
@@ -329,7 +381,11 @@ impl Spool {
         (inner.bytes, inner.in_memory, inner.acknowledged) = (0, 0, stands);
         let writing = inner.writing.take();
         let frames = std::mem::take(&mut inner.frames);
+        self.tell_of_room(&mut inner);
+        // What isn't acknowledged must not be found again behind other frames: no file is used again.
+        let spares = inner.spares.take();
         drop(inner);
+        spares.into_iter().flatten().for_each(Part::remove);
         if let Some((part, _)) = writing {
             release(part);
         }
@@ -346,153 +402,5 @@ impl Spool {
     pub fn fail(&self, why: &str) {
         self.lock().failed.get_or_insert_with(|| why.to_owned());
         self.room.notify_all();
-    }
-}
-
-fn head(about: &About) -> Vec<u8> {
-    let mut w = Writer::with_header(Kind::Spool, VERSION);
-    let (run, number, flags) = match about.what {
-        What::Header => (0, 0, 0),
-        What::Message { run, number } => (run, number, 1),
-        What::Root { complete: false } => (0, 0, 2),
-        What::Root { complete: true } => (0, 0, 3),
-    };
-    w.u32(about.epoch).u64(about.offset).u32(about.len).u32(run).u32(number).u8(flags).put(&about.after.root.0);
-    w.finish()
-}
-
-fn parse_head(bytes: &[u8]) -> Result<About, Malformed> {
-    let mut r = Reader::new(bytes);
-    r.header(Kind::Spool, VERSION)?;
-    let (epoch, offset, len, run, number) = (r.u32()?, r.u64()?, r.u32()?, r.u32()?, r.u32()?);
-    let what = match r.u8()? {
-        0 => What::Header,
-        1 => What::Message { run, number },
-        2 => What::Root { complete: false },
-        3 => What::Root { complete: true },
-        _ => return Err(Malformed::Field("an unknown frame in the spool")),
-    };
-    if len as usize > frame::MOST || offset > 1 << 62 {
-        return Err(Malformed::Field("a frame out of bounds in the spool"));
-    }
-    let after = Chain { root: Hash32(r.array()?), length: offset + u64::from(len) };
-    r.finish()?;
-    Ok(About { epoch, offset, len, after, what })
-}
-
-/// Takes the frames of one file that go on from `chain`; stops at the first that doesn't.
-fn load(part: &Arc<Part>, chain: &mut Chain, inner: &mut Inner) {
-    let mut file = BufReader::with_capacity(1 << 20, &part.file);
-    let (mut head, mut at) = ([0; HEAD], 0);
-    while file.read_exact(&mut head).is_ok() {
-        let Ok(about) = parse_head(&head) else { return };
-        let mut bytes = vec![0; about.len as usize];
-        if file.read_exact(&mut bytes).is_err() {
-            return;
-        }
-        at += HEAD as u64;
-        if about.after.length > chain.length {
-            let hash = Hash32(blake3::hash(&bytes).into());
-            if about.offset != chain.length || chain.then(&hash, about.len) != about.after {
-                return;
-            }
-            *chain = about.after;
-            inner.bytes += u64::from(about.len);
-            inner.frames.push_back(Kept { about, memory: None, file: part.clone(), at });
-        }
-        at += u64::from(about.len);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fill(spool: &Spool, frames: usize) -> Vec<Vec<u8>> {
-        let mut all = vec![];
-        for n in 0..frames {
-            let (bytes, chain) = (vec![n as u8; 1000 + n], spool.end());
-            let after = chain.then(&Hash32(blake3::hash(&bytes).into()), bytes.len() as u32);
-            let what = What::Message { run: 1, number: n as u32 };
-            spool.add(About { epoch: 1, offset: chain.length, len: bytes.len() as u32, after, what }, bytes.clone()).unwrap();
-            all.push(bytes);
-        }
-        all
-    }
-
-    fn read(spool: &Spool) -> Vec<Vec<u8>> {
-        let (mut at, mut all) = (spool.acknowledged().length, vec![]);
-        while let Next::Frame(about, bytes) = spool.next(at).unwrap() {
-            at = about.after.length;
-            all.push(bytes.to_vec());
-        }
-        all
-    }
-
-    #[test]
-    fn frames_survive_the_process_byte_for_byte() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), Chain::EMPTY, 1 << 30).unwrap();
-        let all = fill(&spool, 10);
-        let (end, second) = (spool.end(), 1000 + 1001);
-        spool.acknowledge(second).unwrap();
-        let acknowledged = spool.acknowledged();
-        drop(spool);
-        let spool = Spool::open(dir.path(), acknowledged, 1 << 30).unwrap();
-        assert_eq!(read(&spool), all[2..]);
-        assert_eq!((spool.end(), spool.messages()), (end, Some((1, 10))));
-        assert_eq!(spool.reconcile(end).unwrap(), Stands::GoOn);
-        assert_eq!(spool.pending(), (0, 0));
-    }
-
-    #[test]
-    fn a_torn_or_damaged_end_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), Chain::EMPTY, 1 << 30).unwrap();
-        let all = fill(&spool, 5);
-        let path = dir.path().join("0000000000000000.part");
-        let bytes = fs::read(&path).unwrap();
-        drop(spool);
-        for (change, left) in [(bytes.len() - 1, 4), (HEAD + 5, 0), (bytes.len() - 1100, 3)] {
-            let mut bad = bytes.clone();
-            bad[change] ^= 1;
-            fs::write(&path, &bad).unwrap();
-            let spool = Spool::open(dir.path(), Chain::EMPTY, 1 << 30).unwrap();
-            assert_eq!(read(&spool), all[..left]);
-        }
-        fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-        assert_eq!(read(&Spool::open(dir.path(), Chain::EMPTY, 1 << 30).unwrap()), all[..4]);
-    }
-
-    #[test]
-    fn another_word_of_the_embassy_is_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), Chain::EMPTY, 1 << 30).unwrap();
-        fill(&spool, 3);
-        let end = spool.end();
-        assert!(spool.reconcile(Chain { root: Hash32([9; 32]), ..end }).is_err(), "a fork");
-        assert!(spool.reconcile(Chain { length: 17, ..end }).is_err(), "half a frame");
-        assert_eq!(spool.reconcile(Chain { length: end.length + 1, ..end }).unwrap(), Stands::Lost);
-        assert!(spool.acknowledge(17).is_err());
-    }
-
-    #[test]
-    fn memory_and_disk_are_bounded() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), Chain::EMPTY, 4 << 20).unwrap();
-        let mut chain = Chain::EMPTY;
-        for n in 0..50 {
-            let bytes = vec![n; 1 << 20];
-            let after = chain.then(&Hash32(blake3::hash(&bytes).into()), 1 << 20);
-            spool.add(About { epoch: 1, offset: chain.length, len: 1 << 20, after, what: What::Header }, bytes).unwrap();
-            chain = after;
-        }
-        assert!(spool.lock().in_memory <= MEMORY);
-        assert_eq!(read(&spool).len(), 50, "the rest comes from disk");
-        spool.fail("the line is gone");
-        assert_eq!(spool.wait_for_room(), Err("the line is gone".into()));
-        spool.acknowledge(50 << 20).unwrap();
-        spool.forget();
-        assert!(fs::read_dir(dir.path()).unwrap().count() <= 1, "acknowledged files are removed, but the one being written");
     }
 }

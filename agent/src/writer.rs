@@ -88,10 +88,11 @@ impl<'h> StreamWriter<'h> {
 
     /// Seals one message of a run; signs a root now and then, and at the end.
     pub fn message(&mut self, plaintext: &[u8], run: u32, number: u32, last: bool) -> Result<()> {
-        let mut bytes = Vec::with_capacity(frame::HEAD + sealed_len(plaintext.len()));
-        bytes.extend(frame::head(Kind::Message, sealed_len(plaintext.len())));
+        let sealed = sealed_len(plaintext.len());
+        let mut bytes = self.spool.buffer(frame::HEAD + sealed);
+        bytes[..frame::HEAD].copy_from_slice(&frame::head(Kind::Message, sealed));
         let aad = frame::message_aad(self.dataset(), self.stream, self.epoch, self.chain.length);
-        self.sealer.seal(&aad, plaintext, &mut bytes)?;
+        self.sealer.seal_into(&aad, plaintext, &mut bytes[frame::HEAD..])?;
         self.frame(bytes, What::Message { run, number })?;
         if last || self.since_root >= ROOT_EVERY {
             self.root(last)?;

@@ -8,10 +8,10 @@
 mod bound;
 mod engine;
 mod fio;
+mod peers;
 mod pipeline;
 mod push;
 mod restart;
-mod restic;
 mod rows;
 mod setup;
 mod sink;
@@ -54,7 +54,7 @@ enum Part {
     Engine,
     /// restart_ms
     Restart,
-    /// push_vs_bound, push_vs_restic, hoidlad_peak_mib
+    /// push_vs_bound, push_vs_restic, push_vs_borg, hoidlad_peak_mib
     Push,
 }
 

@@ -1,8 +1,8 @@
-//! The programs together: a push against what bounds it, and against restic.
+//! The programs together: a push against what bounds it, and against its peers.
 //!
 //! A site, custodians, vaults, a software TPM, `hoidlad` and `hoidla-agent` are set up as
 //! their users do it. Each round measures the bounds, one push of the whole folder as a
-//! new generation, and restic, in turn.
+//! new generation, and each peer that is installed, in turn.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use hoidla_journey::{
 
 use crate::{
     bound::Bound,
-    restic,
+    peers::{PEERS, Peer},
     rows::{Row, Target, low_median_high},
     setup::{Cost, Scratch, children_cpu, of_process},
 };
@@ -36,19 +36,20 @@ pub async fn rows(folder: &Path, given: Option<PathBuf>, gib: u64, rounds: usize
     let bytes = weigh(&source)?;
     eprintln!("setting up a site, an appliance and an agent");
     let mut stage = set_up(&scratch.path().join("stage"), bytes * (rounds as u64 + 1))?;
-    let (mut pushes, mut peers, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pushes, mut bounds) = (Vec::new(), Vec::new());
+    let mut peers: Vec<(Peer, Vec<Cost>)> = PEERS.into_iter().filter(Peer::installed).map(|peer| (peer, Vec::new())).collect();
     for round in 1..=rounds {
         eprintln!("push, round {round} of {rounds}");
         bounds.push(Bound::measure(scratch.path(), &source, COPIES, gib << 30).await?);
         pushes.push(push(&mut stage, &source, bytes)?);
-        if restic::installed() {
-            peers.push(restic::copy(scratch.path(), &source, bytes)?);
+        for (peer, costs) in &mut peers {
+            costs.push(peer.copy(scratch.path(), &source, bytes)?);
         }
     }
     let peak = of_process(stage.daemon()?.pid())?.1;
     let what = format!("{:.2} GB, {made}", bytes as f64 / 1e9);
     let mut rows = vec![against_bound(&pushes, &bounds, &what)];
-    rows.extend((!peers.is_empty()).then(|| against_restic(&pushes, &peers)));
+    rows.extend(peers.iter().map(|(peer, costs)| against(peer, &pushes, costs)));
     let note = format!("the most memory that hoidlad had while {rounds} times {what} came in; limit: its pool of buffers");
     rows.push(Row::over("hoidlad_peak_mib", &[peak], Target::AtMost(300.0), note));
     Ok(rows)
@@ -68,15 +69,16 @@ fn against_bound(pushes: &[Cost], bounds: &[Bound], what: &str) -> Row {
     Row::over("push_vs_bound", &ratios, Target::AtLeast(0.5), note)
 }
 
-fn against_restic(pushes: &[Cost], peers: &[Cost]) -> Row {
-    let ratios: Vec<_> = pushes.iter().zip(peers).map(|(p, r)| p.rate() / r.rate()).collect();
+fn against(peer: &Peer, pushes: &[Cost], costs: &[Cost]) -> Row {
+    let ratios: Vec<_> = pushes.iter().zip(costs).map(|(p, c)| p.rate() / c.rate()).collect();
     let note = format!(
-        "CPU s/GB: {:.1} (agent and hoidlad) against {:.1}; restic {:.2} GB/s, but it keeps one copy, and sends nothing through TLS",
+        "CPU s/GB: {:.1} (agent and hoidlad) against {:.1}; {} {:.2} GB/s, but it keeps one copy, and sends nothing through TLS",
         median(pushes, Cost::cpu_per_gb),
-        median(peers, Cost::cpu_per_gb),
-        median(peers, Cost::rate) / 1e9,
+        median(costs, Cost::cpu_per_gb),
+        peer.program,
+        median(costs, Cost::rate) / 1e9,
     );
-    Row::over("push_vs_restic", &ratios, Target::Shown, note)
+    Row::over(peer.row, &ratios, Target::Shown, note)
 }
 
 fn median(costs: &[Cost], of: fn(&Cost) -> f64) -> f64 {

@@ -1,7 +1,7 @@
 //! One connection, from its handshake to its end.
 //!
-//! Promises: a peer costs at most its window, one control message and one record
-//! in memory, and its patience in time; its role was decided by the door before
+//! Promises: a peer costs at most its window, one control message, one record and 64 KiB
+//! as received in memory, and its patience in time; its role was decided by the door before
 //! the first byte is read here; nothing it sends ends the daemon.
 
 mod appends;
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use hoidla_door::Ticket;
+use hoidla_door::{TAKEN_AT_ONCE, Tcp, Ticket};
 use hoidla_protocol::{AppendHead, Code, Head, Refused, Request, Response, Role, ServerSession, Type, Welcome};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_rustls::server::TlsStream;
@@ -82,9 +82,9 @@ pub async fn serve(daemon: Arc<Daemon>, tcp: TcpStream, mut ticket: Ticket, peer
     }
 }
 
-async fn handshake(daemon: &Daemon, tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+async fn handshake(daemon: &Daemon, tcp: TcpStream) -> std::io::Result<TlsStream<Tcp>> {
     tcp.set_nodelay(true)?;
-    daemon.acceptor.accept(tcp).await
+    daemon.acceptor.accept(Tcp::with_capacity(TAKEN_AT_ONCE, tcp)).await
 }
 
 /// A window from the pool, for who may append.
@@ -101,7 +101,7 @@ fn window(daemon: &Daemon, role: &Role) -> Result<(u32, Option<OwnedSemaphorePer
     Err(Refused::new(Code::Busy, "all memory for appends is in use by other connections; try again in a minute"))
 }
 
-async fn session(daemon: Arc<Daemon>, tls: TlsStream<TcpStream>, role: Role, room: bool) -> Result<(), End> {
+async fn session(daemon: Arc<Daemon>, tls: TlsStream<Tcp>, role: Role, room: bool) -> Result<(), End> {
     let patience = daemon.settings.patience.clone();
     let (mut incoming, out) = wire::split(tls, patience);
     incoming.hello().await?;

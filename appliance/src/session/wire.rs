@@ -2,11 +2,11 @@
 
 use std::{fmt, io};
 
+use hoidla_door::Tcp;
 use hoidla_format::{Kind, Malformed, Reader};
 use hoidla_protocol::{DataHead, HEAD, HELLO, Head, Refused, Response, message::VERSION};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
-    net::TcpStream,
     sync::Mutex,
     time::timeout,
 };
@@ -58,17 +58,17 @@ impl From<Malformed> for End {
 
 /// What the peer sends.
 pub(crate) struct Incoming {
-    stream: ReadHalf<TlsStream<TcpStream>>,
+    stream: ReadHalf<TlsStream<Tcp>>,
     patience: Patience,
 }
 
 /// What we send; whole messages, from several tasks.
 pub(crate) struct Outgoing {
-    stream: Mutex<WriteHalf<TlsStream<TcpStream>>>,
+    stream: Mutex<WriteHalf<TlsStream<Tcp>>>,
     patience: Patience,
 }
 
-pub(crate) fn split(tls: TlsStream<TcpStream>, patience: Patience) -> (Incoming, Outgoing) {
+pub(crate) fn split(tls: TlsStream<Tcp>, patience: Patience) -> (Incoming, Outgoing) {
     let (read, write) = tokio::io::split(tls);
     (Incoming { stream: read, patience: patience.clone() }, Outgoing { stream: Mutex::new(write), patience })
 }

@@ -97,17 +97,23 @@ impl Sealer {
 
     /// Appends one sealed message to `out`, which stays as it was on an error.
     pub fn seal(&self, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        let start = out.len();
+        out.resize(start + sealed_len(plaintext.len()), 0);
+        self.seal_into(aad, plaintext, &mut out[start..]).inspect_err(|_| out.truncate(start))
+    }
+
+    /// Fills `out` with one sealed message; on an error it holds nothing of use.
+    ///
+    /// # Panics
+    /// Unless `out` has just the room: [`sealed_len`] of the plaintext.
+    pub fn seal_into(&self, aad: &[u8], plaintext: &[u8], out: &mut [u8]) -> Result<(), SealError> {
         if plaintext.len() > MOST_PLAINTEXT {
             return Err(SealError::TooLong(plaintext.len()));
         }
-        let start = out.len();
+        assert_eq!(out.len(), sealed_len(plaintext.len()), "a message fills its place");
         let floe = Encryptor::new(&self.key(), aad, PROFILE).map_err(|_| SealError::Library)?;
-        out.extend_from_slice(floe.header().as_ref());
-        out.resize(start + sealed_len(plaintext.len()), 0);
-        floe.encrypt_final_segment_into(plaintext, &mut out[start + HEADER..]).map(drop).map_err(|_| {
-            out.truncate(start);
-            SealError::Library
-        })
+        out[..HEADER].copy_from_slice(floe.header().as_ref());
+        floe.encrypt_final_segment_into(plaintext, &mut out[HEADER..]).map(drop).map_err(|_| SealError::Library)
     }
 
     /// Appends the plaintext of one sealed message to `out`, which stays as it was on an error.

@@ -6,7 +6,7 @@ use hoidla_format::Name;
 use hoidla_protocol::{ClientSession, HELLO, Request, Response};
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf},
     net::TcpStream,
     time::timeout,
 };
@@ -19,6 +19,14 @@ use crate::{
 
 /// How long a connection may take until the welcome.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of TLS records that are handed to the system at once.
+const SENT_AT_ONCE: usize = 256 << 10;
+/// Bytes that are taken from the system at once: the TLS library alone would ask for 4 KiB.
+pub const TAKEN_AT_ONCE: usize = 64 << 10;
+
+/// A connection that is read in large pieces.
+pub type Tcp = BufReader<TcpStream>;
 
 /// Which appliance to reach.
 #[derive(Clone, Debug)]
@@ -63,9 +71,9 @@ pub struct Connection {
     /// What may be sent and acknowledged.
     pub session: ClientSession,
     /// The appliance's messages.
-    pub reader: MessageReader<ReadHalf<TlsStream<TcpStream>>>,
+    pub reader: MessageReader<ReadHalf<TlsStream<Tcp>>>,
     /// Ours.
-    pub writer: MessageWriter<WriteHalf<TlsStream<TcpStream>>>,
+    pub writer: MessageWriter<WriteHalf<TlsStream<Tcp>>>,
 }
 
 impl Connection {
@@ -116,7 +124,8 @@ async fn enter(target: &Target, identity: &Identity) -> Result<Connection, DoorE
     let tcp = TcpStream::connect(&target.address).await?;
     tcp.set_nodelay(true)?;
     let anyone = ServerName::try_from("hoidla").expect("a fixed name");
-    let tls = connector.connect(anyone, tcp).await.map_err(DoorError::from_tls)?;
+    let mut tls = connector.connect(anyone, BufReader::with_capacity(TAKEN_AT_ONCE, tcp)).await.map_err(DoorError::from_tls)?;
+    tls.get_mut().1.set_buffer_limit(Some(SENT_AT_ONCE));
     let (mut read, mut write) = tokio::io::split(tls);
     write.write_all(&HELLO).await.map_err(DoorError::from_tls)?;
     write.flush().await.map_err(DoorError::from_tls)?;

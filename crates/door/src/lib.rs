@@ -18,7 +18,7 @@ pub mod wire;
 
 pub use admission::{Admission, AgentNames};
 pub use certificate::{AgentRequest, agent_certificate, door_root, node_certificate, self_signed};
-pub use connect::{Connection, Identity, Target, connect};
+pub use connect::{Connection, Identity, TAKEN_AT_ONCE, Target, Tcp, connect};
 pub use error::DoorError;
 pub use key::{Curve, DoorKey, software_key};
 pub use limits::{Limits, Ticket};

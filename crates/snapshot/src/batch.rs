@@ -1,4 +1,4 @@
-//! What travels through the pipeline: a few megabytes of content and what to make of it.
+//! What travels through the pipeline: two megabytes of content and what to make of it.
 
 use hoidla_format::Hash32;
 
@@ -12,7 +12,7 @@ use crate::{
 use std::sync::Mutex;
 
 /// Bytes of content in one batch.
-pub const CAPACITY: usize = 4 << 20;
+pub const CAPACITY: usize = 2 << 20;
 /// The most steps in one batch.
 pub const MOST_STEPS: usize = 8192;
 

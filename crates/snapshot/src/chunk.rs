@@ -1,19 +1,11 @@
-//! Chunks: where a file is cut, what names a chunk, whether it compresses.
+//! Chunks: what names a chunk, whether it compresses, what vouches for a file's content.
 //!
-//! Cuts depend on content (FastCDC), so that an insertion moves few of them. Both
-//! cuts and names are keyed per generation. The keying of cuts is weak (attacks on
-//! other products are published): what hides lengths is packing, not the key.
+//! Both cuts and names are keyed per generation.
 
-use fastcdc::v2020::{Normalization, cut_gear, get_gear_with_seed, select_masks};
 use hoidla_crypto::Secret;
 use hoidla_format::Hash32;
 
-/// The least bytes of a chunk that doesn't end its file.
-pub const LEAST: usize = 32 << 10;
-/// What chunks tend to.
-pub const AIM: usize = 128 << 10;
-/// The most bytes of a chunk.
-pub const MOST: usize = 512 << 10;
+pub use crate::cut::{Cutter, MOST};
 
 /// The secret under which one generation's chunks are cut and named. It stays at
 /// home and inside ciphertext; whoever holds it can test guesses at content.
@@ -40,32 +32,9 @@ impl GenerationKey {
         Hash32(blake3::keyed_hash(self.0.expose(), chunk).into())
     }
 
-    fn seed(&self) -> u64 {
-        let mut seed = [0; 8];
-        blake3::Hasher::new_derive_key("hoidla 2026 seed of content-defined cuts").update(self.0.expose()).finalize_xof().fill(&mut seed);
-        u64::from_le_bytes(seed)
-    }
-}
-
-/// Finds cuts.
-pub struct Cutter {
-    masks: [u64; 4],
-    gear: Vec<u64>,
-    gear_ls: Vec<u64>,
-}
-
-impl Cutter {
-    /// For one generation.
-    pub fn new(key: &GenerationKey) -> Self {
-        let (gear, gear_ls) = get_gear_with_seed(key.seed());
-        let (s, l) = select_masks(AIM, Normalization::Level1);
-        Self { masks: [s, l, s << 1, l << 1], gear: gear.into_owned(), gear_ls: gear_ls.into_owned() }
-    }
-
-    /// The length of the first chunk of `bytes`, which hold [`MOST`] bytes or all that is left.
-    pub fn cut(&self, bytes: &[u8]) -> usize {
-        let [s, l, s2, l2] = self.masks;
-        cut_gear(bytes, LEAST, AIM, MOST, s, l, s2, l2, &self.gear, &self.gear_ls).1.clamp(1, MOST.min(bytes.len()))
+    /// What cuts this generation's chunks.
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter::new(self.0.expose())
     }
 }
 
@@ -145,27 +114,6 @@ mod tests {
         let mut out = vec![0; len];
         blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut out);
         out
-    }
-
-    fn cuts(c: &Cutter, mut bytes: &[u8]) -> Vec<usize> {
-        let mut out = vec![];
-        while !bytes.is_empty() {
-            let len = c.cut(&bytes[..bytes.len().min(MOST)]);
-            out.push(len);
-            bytes = &bytes[len..];
-        }
-        out
-    }
-
-    #[test]
-    fn cuts_follow_content_and_key() {
-        let bytes = noise(6 << 20);
-        let (a, b) = (Cutter::new(&key(1)), Cutter::new(&key(2)));
-        let of_a = cuts(&a, &bytes);
-        assert!(of_a.len() > 20 && of_a.iter().all(|&l| l <= MOST) && of_a[..of_a.len() - 1].iter().all(|&l| l >= LEAST));
-        assert_ne!(of_a, cuts(&b, &bytes));
-        let shifted = cuts(&a, &[b"x", &bytes[..]].concat());
-        assert_eq!(of_a[of_a.len() - 5..], shifted[shifted.len() - 5..]);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 mod batch;
 mod cache;
 mod chunk;
+mod cut;
 mod entry;
 mod index;
 mod pack;

@@ -136,11 +136,11 @@ pub fn push(
     for _ in 0..depth {
         give_back.send(Batch::new()).expect("both ends are here");
     }
-    let feed = Feed { batch: Batch::new(), cutter: Cutter::new(key), jobs, ordered, spare, progress };
+    let feed = Feed { batch: Batch::new(), cutter: key.cutter(), jobs, ordered, spare, progress };
     let (old, kept) = cache.split();
     let index = Mutex::new(index);
     let job_queue = Mutex::new(job_queue);
-    let (began, cutter) = (Moment::now(), Cutter::new(key));
+    let (began, cutter) = (Moment::now(), key.cutter());
 
     thread::scope(|scope| {
         let reader = thread::Builder::new().name("read".into()).stack_size(8 << 20);

@@ -16,8 +16,10 @@ use crate::{
     chunk::{Cutter, MOST},
 };
 
-/// The most bytes asked of one read.
-const READ: usize = 1 << 20;
+/// The most bytes asked of one read: what was read is still in the processor's cache when it is cut.
+const READ: usize = 256 << 10;
+/// So many bytes nearly always hold a cut.
+const LIKELY: usize = MOST / 2;
 /// Below so much room a new batch begins.
 const LITTLE: usize = 64 << 10;
 
@@ -68,10 +70,13 @@ impl Feed<'_> {
             total += n as u64;
             self.progress.read.fetch_add(n as u64, Ordering::Relaxed);
             self.batch.filled += n;
-            let least = if n == 0 { 1 } else { MOST };
+            let least = if n == 0 { 1 } else { LIKELY };
             while self.batch.filled - start >= least {
                 let window = &self.batch.bytes[start..self.batch.filled.min(start + MOST)];
                 let len = self.cutter.cut(window);
+                if len == window.len() && len < MOST && n > 0 {
+                    break; // it may go on in what is read next
+                }
                 self.batch.steps.push(Step::Chunk { at: start, len, id: Hash32([0; 32]), how: How::Plain });
                 start += len;
             }
