@@ -263,6 +263,12 @@ impl Writer {
         self.u32(u32::try_from(bytes.len()).expect("bounded by the caller")).put(bytes)
     }
 
+    /// Bytes written so far.
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What has been written.
     pub fn finish(self) -> Vec<u8> {
         self.0

@@ -11,10 +11,7 @@ use std::{
 
 use hoidla_format::{
     Hash32, Leaf, Name, StreamId,
-    disk::{
-        batch::{Head, IndexEntry, Run, What},
-        catalogue::{self as disk, DatasetEntry, GenerationEntry, SegmentEntry, SegmentState, StreamEntry, Tail},
-    },
+    disk::batch::{Head, IndexEntry, Run, What},
     frame::Chain,
     ids::ByteRange,
 };
@@ -22,6 +19,7 @@ use hoidla_log::{Frontier, leaf_hash};
 
 use crate::{
     expiry::Kept,
+    slots::Slots,
     types::{Generation, StreamState},
 };
 
@@ -58,6 +56,20 @@ pub(crate) struct Segment {
     pub dense: bool,
 }
 
+/// Bytes of a stream in a checkpoint, without its lists.
+pub(crate) const STREAM_WEIGHT: usize = 74 + 3 * 2;
+
+/// Where an open segment goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    /// The hash that the next batch names.
+    pub hash: Hash32,
+    /// The number of the next batch.
+    pub number: u32,
+    /// The index so far.
+    pub index: Vec<IndexEntry>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub generation: u32,
@@ -69,6 +81,7 @@ pub(crate) struct Stream {
     pub extents: Vec<(u64, u32)>,
 }
 
+/// A clone shares what doesn't change after it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalogue {
     pub commit: u64,
@@ -76,9 +89,9 @@ pub(crate) struct Catalogue {
     pub fresh: u32,
     pub frontier: Frontier,
     pub generations: Vec<Arc<Generation>>,
-    pub segments: Vec<Option<Segment>>,
-    pub tails: HashMap<u32, Tail>,
-    pub streams: BTreeMap<StreamId, Stream>,
+    pub segments: Slots,
+    pub tails: HashMap<u32, Arc<Tail>>,
+    pub streams: BTreeMap<StreamId, Arc<Stream>>,
     /// Bytes of a checkpoint, roughly, kept up as streams grow.
     pub weight: usize,
     /// Powered seconds.
@@ -90,11 +103,11 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     pub fn empty(slots: u32) -> Self {
-        Self { next_incarnation: 1, segments: vec![None; slots as usize], ..Self::default() }
+        Self { next_incarnation: 1, segments: Slots::new(slots), ..Self::default() }
     }
 
     pub fn generation(&mut self, wanted: &Generation) -> u32 {
-        if let Some(at) = self.generations.iter().position(|g| **g == *wanted) {
+        if let Some(at) = self.generations.iter().rposition(|g| **g == *wanted) {
             return at as u32;
         }
         self.generations.push(Arc::new(wanted.clone()));
@@ -102,7 +115,7 @@ impl Catalogue {
     }
 
     pub fn segment(&self, slot: u32) -> Option<&Segment> {
-        self.segments.get(slot as usize)?.as_ref()
+        self.segments.get(slot)
     }
 
     /// Takes the parts of one commit, in order. `whole`: none is missing.
@@ -126,7 +139,7 @@ impl Catalogue {
             return;
         }
         let entries = index_of(&part.head, part.block);
-        let segment = self.segments[part.slot as usize].take().filter(|s| s.incarnation == part.head.incarnation);
+        let segment = self.segments.set(part.slot, None).filter(|s| s.incarnation == part.head.incarnation);
         let mut segment = segment.unwrap_or_else(|| {
             self.tails.remove(&part.slot);
             #[rustfmt::skip]
@@ -139,11 +152,12 @@ impl Catalogue {
             segment.shape = Shape::Closed(part.block);
             self.tails.remove(&part.slot);
         } else if segment.shape == Shape::Open {
-            let tail = self.tails.entry(part.slot).or_insert_with(|| Tail { hash: part.hash, number: 0, index: Vec::new() });
+            let new = || Arc::new(Tail { hash: part.hash, number: 0, index: Vec::new() });
+            let tail = Arc::make_mut(self.tails.entry(part.slot).or_insert_with(new));
             (tail.hash, tail.number) = (part.hash, part.head.number + 1);
             tail.index.extend(entries);
         }
-        self.segments[part.slot as usize] = Some(segment);
+        self.segments.set(part.slot, Some(segment));
         part.head.runs.iter().for_each(|r| self.apply_run(part.slot, generation, r));
         for note in &part.head.notes {
             let stream = self.stream(note.stream, generation);
@@ -160,17 +174,19 @@ impl Catalogue {
 
     fn retire(&mut self, slot: u32, incarnation: u64) {
         if self.segment(slot).is_some_and(|s| s.incarnation == incarnation) {
-            self.segments[slot as usize] = None;
+            self.segments.set(slot, None);
             self.tails.remove(&slot);
         }
     }
 
-    fn stream(&mut self, id: StreamId, generation: u32) -> &mut Stream {
+    pub fn stream(&mut self, id: StreamId, generation: u32) -> &mut Stream {
         let weight = &mut self.weight;
-        self.streams.entry(id).or_insert_with(|| {
-            *weight += 16 + 66 + 4 + 8 + 32 + 4 + 9 + 8;
-            Stream { generation, chain: Chain::EMPTY, closed: 0, alarm: None, epochs: Vec::new(), extents: Vec::new() }
-        })
+        let stream = self.streams.entry(id).or_insert_with(|| {
+            *weight += STREAM_WEIGHT;
+            let (epochs, extents) = (Vec::new(), Vec::new());
+            Arc::new(Stream { generation, chain: Chain::EMPTY, closed: 0, alarm: None, epochs, extents })
+        });
+        Arc::make_mut(stream)
     }
 
     fn apply_run(&mut self, slot: u32, generation: u32, run: &Run) {
@@ -207,99 +223,6 @@ impl Catalogue {
         let stream = self.streams.get(&id).filter(|s| offset < s.chain.length)?;
         let at = stream.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
         Some(stream.extents[at].1)
-    }
-
-    pub fn to_disk(&self, sequence: u64, run: u64, run_first: u64, reserve: Vec<u32>) -> disk::Catalogue {
-        let segment = |(slot, s): (usize, &Segment)| {
-            let g = &self.generations[s.generation as usize];
-            let state = match s.shape {
-                Shape::Open => SegmentState::Open(self.tails[&(slot as u32)].clone()),
-                Shape::Closed(at) => SegmentState::Closed(at),
-                Shape::Damaged => SegmentState::Damaged,
-            };
-            SegmentEntry {
-                slot: slot as u32,
-                incarnation: s.incarnation,
-                dataset: g.dataset.clone(),
-                generation: g.number,
-                dense: s.dense,
-                end: s.end,
-                payload: u64::from(s.payload),
-                seen: s.seen,
-                state,
-            }
-        };
-        let stream = |(id, s): (&StreamId, &Stream)| {
-            let g = &self.generations[s.generation as usize];
-            StreamEntry {
-                stream: *id,
-                dataset: g.dataset.clone(),
-                generation: g.number,
-                chain: s.chain,
-                closed: s.closed,
-                alarm: s.alarm,
-                epochs: s.epochs.clone(),
-                extents: s.extents.clone(),
-            }
-        };
-        let generation = |(g, last): (&u32, &u64)| {
-            let g = &self.generations[*g as usize];
-            GenerationEntry { dataset: g.dataset.clone(), generation: g.number, last: *last }
-        };
-        disk::Catalogue {
-            sequence,
-            run,
-            run_first,
-            commit: self.commit,
-            next_incarnation: self.next_incarnation,
-            fresh: self.fresh,
-            powered: self.powered,
-            frontier: self.frontier.to_bytes(),
-            reserve,
-            segments: self.segments.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))).map(segment).collect(),
-            streams: self.streams.iter().map(stream).collect(),
-            datasets: self.datasets.iter().map(|(d, k)| DatasetEntry { dataset: d.clone(), floor: k.floor, days: k.days }).collect(),
-            generations: self.last.iter().map(generation).collect(),
-        }
-    }
-
-    /// None if it contradicts the store's size: then it is as good as lost.
-    pub fn from_disk(slots: u32, d: &disk::Catalogue) -> Option<Self> {
-        let mut c = Self::empty(slots);
-        (c.commit, c.next_incarnation, c.fresh) = (d.commit, d.next_incarnation, d.fresh);
-        c.powered = d.powered;
-        c.datasets = d.datasets.iter().map(|k| (k.dataset.clone(), Kept { floor: k.floor, days: k.days })).collect();
-        for g in &d.generations {
-            let generation = c.generation(&Generation { dataset: g.dataset.clone(), number: g.generation });
-            c.weight += 78;
-            c.last.insert(generation, g.last);
-        }
-        c.frontier = Frontier::from_bytes(&d.frontier).ok()?;
-        for s in &d.segments {
-            let generation = c.generation(&Generation { dataset: s.dataset.clone(), number: s.generation });
-            let shape = match &s.state {
-                SegmentState::Open(tail) => {
-                    c.tails.insert(s.slot, tail.clone());
-                    Shape::Open
-                }
-                SegmentState::Closed(at) => Shape::Closed(*at),
-                SegmentState::Damaged => Shape::Damaged,
-            };
-            let payload = u32::try_from(s.payload).ok()?;
-            let segment = Segment { incarnation: s.incarnation, generation, end: s.end, payload, seen: s.seen, shape, dense: s.dense };
-            *c.segments.get_mut(s.slot as usize)? = Some(segment);
-        }
-        for s in &d.streams {
-            let generation = c.generation(&Generation { dataset: s.dataset.clone(), number: s.generation });
-            if s.extents.iter().any(|e| e.1 >= slots) {
-                return None;
-            }
-            let stream = c.stream(s.stream, generation);
-            (stream.chain, stream.closed, stream.alarm) = (s.chain, s.closed, s.alarm);
-            (stream.epochs, stream.extents) = (s.epochs.clone(), s.extents.clone());
-            c.weight += (s.epochs.len() + s.extents.len()) * 12;
-        }
-        Some(c)
     }
 }
 

@@ -174,7 +174,7 @@ impl<P: Pool> Engine<P> {
     /// The checkpoint must keep room for all segments that may come.
     fn check_catalogue_room(&self) -> Result<(), Refused> {
         let area = self.superblock.geometry.catalogue_blocks as usize * BLOCK;
-        let most = self.catalogue.weight + self.ahead.len() * 256 + self.superblock.geometry.slots as usize * 116 + area / 4;
+        let most = self.catalogue.weight + self.ahead.len() * 256 + self.superblock.geometry.slots as usize * 67 + area / 4;
         if most < area { Ok(()) } else { Err(Refused::TooManyStreams) }
     }
 
@@ -352,9 +352,9 @@ impl<P: Pool> Engine<P> {
     }
 
     pub(crate) fn free_slots(&self) -> usize {
-        let used = self.catalogue.segments.iter().flatten().count();
-        let ahead = self.space.ahead.iter().filter(|s| self.catalogue.segment(**s).is_none()).count();
-        self.catalogue.segments.len() - used - ahead
+        let segments = &self.catalogue.segments;
+        let ahead = self.space.ahead.iter().filter(|s| segments.get(**s).is_none()).count();
+        (segments.len() - segments.used()) as usize - ahead
     }
 
     /// Opens a segment for a generation; its slot must be there.

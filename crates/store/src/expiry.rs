@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use hoidla_format::{Name, disk::batch};
 
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, STREAM_WEIGHT},
     device::Pool,
     draft::{Add, Waiter},
     engine::Engine,
@@ -27,6 +27,9 @@ pub const GRACE: u64 = 3600;
 pub fn may_end(last: u64, days: u32) -> u64 {
     last.saturating_add(u64::from(days) * DAY).saturating_add(GRACE)
 }
+
+/// Bytes of a generation in a checkpoint.
+pub(crate) const GENERATION_WEIGHT: usize = 1 + 66 + 4 + 9;
 
 /// What a store knows of one generation's age.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +84,7 @@ impl Catalogue {
         if !head.runs.is_empty() {
             let weight = &mut self.weight;
             let last = self.last.entry(generation).or_insert_with(|| {
-                *weight += 66 + 4 + 8;
+                *weight += GENERATION_WEIGHT;
                 0
             });
             *last = (*last).max(head.tenure.powered);
@@ -94,15 +97,14 @@ impl Catalogue {
         let floor = self.floor(dataset);
         let gone: Vec<bool> = self.generations.iter().map(|g| g.dataset == *dataset && g.number < floor).collect();
         let is_gone = |g: u32| gone.get(g as usize).copied().unwrap_or(false);
-        for (slot, segment) in (0u32..).zip(&mut self.segments) {
-            if segment.as_ref().is_some_and(|s| is_gone(s.generation)) {
-                *segment = None;
-                self.tails.remove(&slot);
-            }
+        let slots: Vec<u32> = self.segments.iter().filter(|(_, s)| is_gone(s.generation)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.segments.set(slot, None);
+            self.tails.remove(&slot);
         }
         let mut less = 0;
         self.streams.retain(|_, s| {
-            less += if is_gone(s.generation) { 147 + (s.epochs.len() + s.extents.len()) * 12 } else { 0 };
+            less += if is_gone(s.generation) { STREAM_WEIGHT + (s.epochs.len() + s.extents.len()) * 12 } else { 0 };
             !is_gone(s.generation)
         });
         self.last.retain(|g, _| !is_gone(*g));
@@ -155,7 +157,7 @@ impl<P: Pool> Engine<P> {
     /// The generations that hold something, in order.
     pub fn tenures(&self) -> Vec<Tenure> {
         let mut bytes = BTreeMap::<u32, u64>::new();
-        for s in self.catalogue.segments.iter().flatten() {
+        for (_, s) in self.catalogue.segments.iter() {
             *bytes.entry(s.generation).or_default() += u64::from(s.payload) * 1024;
         }
         let mut held: Vec<u32> = self.catalogue.streams.values().filter(|s| s.alarm.is_some()).map(|s| s.generation).collect();

@@ -1,16 +1,18 @@
 //! What the engine writes besides commits: catalogue checkpoints and superblocks.
 //!
-//! Promises: a checkpoint goes to the area that the last one doesn't hold and counts
-//! only when the superblocks say so; superblocks are written two copies, flush, two,
+//! Promises: a checkpoint goes to the area that the last one doesn't hold, a piece at a
+//! time, and counts only when the superblocks say so; superblocks are written two copies, flush, two,
 //! flush, so that a power cut leaves one pair whole, the lowest place first; a new membership epoch stands on
 //! all remaining disks and in the counter before anything is acknowledged again.
 
 use hoidla_format::disk::{
-    BLOCK,
+    BLOCK, blocks,
+    catalogue::{self, Pieces},
     superblock::{AT, Superblock},
 };
 
 use crate::{
+    checkpoint::Items,
     commit::{Purpose, Step},
     device::{Buffer, MOST_BUFFER, Pool},
     engine::Engine,
@@ -22,17 +24,23 @@ const MOST_RESERVE: usize = 64;
 
 /// A checkpoint, a change of membership, or both.
 pub(crate) struct Job<P: Pool> {
-    /// The checkpoint's bytes; empty without one.
-    bytes: Vec<u8>,
-    /// How much of it has been handed out.
-    written: usize,
-    sequence: u64,
-    reserve: Vec<u32>,
+    checkpoint: Option<Checkpoint>,
     round: Round,
     pub steps: Vec<Step>,
     /// The superblock being written, once it is its turn.
     superblock: Option<Superblock>,
     pool: std::marker::PhantomData<P>,
+}
+
+/// A checkpoint that is being written.
+struct Checkpoint {
+    sequence: u64,
+    reserve: Vec<u32>,
+    items: Items,
+    pieces: Pieces,
+    /// The next piece, and the block of its area that it goes to; none after the last.
+    next: Option<Vec<u8>>,
+    block: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +59,13 @@ const FIRST: Round = Round::Superblocks { lead: true, second: false };
 impl<P: Pool> Job<P> {
     /// Whether this round ends with a flush.
     pub fn flushes(&self) -> bool {
-        self.round != Round::Catalogue || self.written == self.bytes.len()
+        self.round != Round::Catalogue || self.checkpoint.as_ref().is_none_or(|c| c.next.is_none())
+    }
+}
+
+impl Checkpoint {
+    fn turn(&mut self, most: usize) {
+        self.next = self.pieces.next(&mut self.items, most.clamp(BLOCK, catalogue::MOST_PIECE));
     }
 }
 
@@ -60,7 +74,7 @@ impl<P: Pool> Engine<P> {
     pub(crate) fn work_on_job(&mut self) {
         if self.job.is_none() {
             if self.raising {
-                self.begin_job(Vec::new(), 0, Vec::new());
+                self.begin_job(None);
             } else if self.checkpoint_is_due() {
                 self.begin_checkpoint();
             }
@@ -75,7 +89,7 @@ impl<P: Pool> Engine<P> {
     fn checkpoint_is_due(&self) -> bool {
         let most = MOST_RESERVE.min(self.superblock.geometry.slots as usize);
         let low = self.space.reserve.len() < most / 2 && self.next_reserve().len() > self.space.reserve.len();
-        low || self.since_checkpoint >= self.options.checkpoint_commits
+        (low && (self.since_checkpoint > 0 || !self.space.outgrown)) || self.since_checkpoint >= self.options.checkpoint_commits
     }
 
     /// The slots to open next: those still in reserve, then recycled ones, then fresh ones.
@@ -87,36 +101,47 @@ impl<P: Pool> Engine<P> {
     }
 
     fn begin_checkpoint(&mut self) {
-        let (sequence, reserve) = (self.superblock.checkpoint + 1, self.next_reserve());
         // Slots whose first commit is under way must be looked at too, should it have been flushed.
-        let looked_at = reserve.iter().chain(&self.space.ahead).copied().collect();
-        let bytes = self.catalogue.to_disk(sequence, self.superblock.run, self.superblock.run_first, looked_at).to_bytes();
-        self.since_checkpoint = 0;
-        if bytes.len() > self.superblock.geometry.catalogue_blocks as usize * BLOCK {
-            tracing::error!("the catalogue has outgrown its area; no more segments can be opened");
+        let reserve = self.next_reserve();
+        let looked_at: Vec<_> = reserve.iter().chain(&self.space.ahead).copied().collect();
+        if looked_at.len() > catalogue::MOST_RESERVE {
             return;
         }
+        let sequence = self.superblock.checkpoint + 1;
+        let items = self.catalogue.items(self.superblock.run, self.superblock.run_first, looked_at);
+        self.since_checkpoint = 0;
         self.space.taken.clear();
-        self.begin_job(bytes, sequence, reserve);
+        let mut checkpoint = Checkpoint { sequence, reserve, items, pieces: Pieces::new(sequence), next: None, block: 0 };
+        checkpoint.turn(self.options.piece);
+        self.begin_job(Some(checkpoint));
     }
 
-    fn begin_job(&mut self, bytes: Vec<u8>, sequence: u64, reserve: Vec<u32>) {
-        let round = if bytes.is_empty() { FIRST } else { Round::Catalogue };
+    fn begin_job(&mut self, checkpoint: Option<Checkpoint>) {
+        let round = if checkpoint.is_none() { FIRST } else { Round::Catalogue };
         let steps = vec![Step::Done; usize::from(self.superblock.places)];
         // `Done` at the start: the first round begins as if one had ended before it.
-        self.job = Some(Job { bytes, written: 0, sequence, reserve, round, steps, superblock: None, pool: std::marker::PhantomData });
+        self.job = Some(Job { checkpoint, round, steps, superblock: None, pool: std::marker::PhantomData });
     }
 
     /// Hands out the next round's writes; false while memory is lacking or nothing is left.
     fn next_round(&mut self) -> bool {
         let Some(mut job) = self.job.take() else { return false };
         let more = match job.round {
-            Round::Catalogue if job.written < job.bytes.len() => self.write_chunk(&mut job),
-            Round::Catalogue => {
-                self.superblock.checkpoint = job.sequence;
-                job.round = FIRST;
-                true
-            }
+            Round::Catalogue => match &mut job.checkpoint {
+                Some(c) if c.next.is_some() => {
+                    if !self.has_room_for(c) {
+                        self.space.outgrown = true;
+                        tracing::error!("the catalogue has outgrown its area; no more segments can be opened");
+                        return false;
+                    }
+                    self.write_piece(c, &mut job.steps)
+                }
+                done => {
+                    self.superblock.checkpoint = done.as_ref().map_or(self.superblock.checkpoint, |c| c.sequence);
+                    job.round = FIRST;
+                    true
+                }
+            },
             Round::Superblocks { lead, second } => {
                 self.write_pair(&mut job, lead, second) && {
                     job.round = match (lead, second) {
@@ -136,14 +161,21 @@ impl<P: Pool> Engine<P> {
         more
     }
 
-    fn write_chunk(&mut self, job: &mut Job<P>) -> bool {
-        let len = (job.bytes.len() - job.written).min(MOST_BUFFER);
-        let Some(mut buffer) = self.pool.take(len) else { return false };
-        buffer.as_mut()[..len].copy_from_slice(&job.bytes[job.written..job.written + len]);
-        let at = self.superblock.geometry.catalogue_at(job.sequence % 2) * BLOCK as u64 + job.written as u64;
-        job.written += len;
-        job.steps.fill(Step::Writing(1));
-        self.write_everywhere(at, buffer.freeze(len), Purpose::Job);
+    fn has_room_for(&self, c: &Checkpoint) -> bool {
+        let len = c.next.as_ref().map_or(0, Vec::len);
+        c.block + blocks(len) as u64 <= u64::from(self.superblock.geometry.catalogue_blocks)
+    }
+
+    fn write_piece(&mut self, c: &mut Checkpoint, steps: &mut [Step]) -> bool {
+        let Some(bytes) = &c.next else { return true };
+        let Some(mut buffer) = self.pool.take(bytes.len()) else { return false };
+        buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
+        let blocks = buffer.freeze(bytes.len());
+        let at = (self.superblock.geometry.catalogue_at(c.sequence % 2) + c.block) * BLOCK as u64;
+        c.block += (blocks.as_ref().len() / BLOCK) as u64;
+        c.turn(self.options.piece);
+        steps.fill(Step::Writing(1));
+        self.write_everywhere(at, blocks, Purpose::Job);
         true
     }
 
@@ -205,10 +237,11 @@ impl<P: Pool> Engine<P> {
 
     fn end_job(&mut self, job: &Job<P>) {
         let written = job.superblock.as_ref().map_or(0, |s| s.membership);
-        if !job.bytes.is_empty() && !self.options.faulty(Fault::ReuseBeforeCheckpoint) {
+        if let Some(c) = job.checkpoint.as_ref().filter(|_| !self.options.faulty(Fault::ReuseBeforeCheckpoint)) {
+            self.space.outgrown = false;
             let taken = std::mem::take(&mut self.space.taken);
             self.space.reserve =
-                job.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();
+                c.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();
         }
         if self.raising && written == self.superblock.membership {
             match self.counters.raise_membership(written) {

@@ -8,6 +8,7 @@
 pub mod device;
 
 mod catalogue;
+mod checkpoint;
 mod commit;
 mod copies;
 mod draft;
@@ -23,6 +24,7 @@ mod read;
 mod recovery;
 mod rewrite;
 mod seen;
+mod slots;
 mod space;
 mod types;
 

@@ -14,15 +14,16 @@ use std::{
 };
 
 use hoidla_format::disk::{
-    BLOCK,
-    catalogue::Catalogue as DiskCatalogue,
+    BLOCK, blocks,
+    catalogue::{MOST_PIECE, Pieces},
     superblock::{AT, Superblock, next_membership},
 };
 
 use crate::{
     catalogue::{Catalogue, Shape},
+    checkpoint::{Items, read_catalogue},
     copies::Copies,
-    device::{Counters, Disk, DiskNo, Disks, MOST_BUFFER, Pool},
+    device::{Counters, Disk, DiskNo, Disks, Pool},
     draft::{Building, Link},
     engine::Engine,
     options::{Fault, Layout, Options},
@@ -89,13 +90,16 @@ pub enum OpenError {
         /// What it said.
         why: io::Error,
     },
+    /// The catalogue doesn't fit into its area.
+    #[error("the catalogue has outgrown its area: copy the store to one that was formatted with a larger catalogue")]
+    NoRoom,
     /// The pool is too small to open with.
     #[error("opening needs a few buffers of 1 MiB: give the store a larger pool")]
     Memory,
 }
 
 /// A disk that failed while it was opened: opening begins again without it.
-enum Trouble {
+pub(crate) enum Trouble {
     Disk(DiskNo, io::Error),
     Open(OpenError),
 }
@@ -158,10 +162,10 @@ impl<P: Pool> Engine<P> {
             checkpoint: 1,
         };
         let reserve = (0..geometry.slots.min(64)).collect();
-        let catalogue = Catalogue::empty(geometry.slots).to_disk(1, 0, 1, reserve).to_bytes();
+        let items = Catalogue::empty(geometry.slots).items(0, 1, reserve);
         let all: Disks = disks.iter().cloned().map(Some).collect();
         let writer = Writer { pool, disks: &all, mask: members };
-        let done = writer.area(geometry.catalogue_at(1), &catalogue).and_then(|()| writer.superblocks(&superblock));
+        let done = writer.catalogue(&superblock, items).and_then(|()| writer.superblocks(&superblock));
         match done {
             Ok(()) => counters.raise_membership(membership).map_err(io("raising the membership counter")),
             Err(Trouble::Disk(no, why)) => Err(OpenError::Io { what: format!("formatting {}", disks[usize::from(no)].name()), why }),
@@ -328,10 +332,9 @@ fn open_with<P: Pool>(
 
     superblock.run_first = recovered.catalogue.commit + 1;
     recovered.reserve = first_reserve(&recovered.catalogue);
-    let bytes =
-        recovered.catalogue.to_disk(superblock.checkpoint, superblock.run, superblock.run_first, recovered.reserve.clone()).to_bytes();
+    let items = recovered.catalogue.items(superblock.run, superblock.run_first, recovered.reserve.clone());
     let writer = Writer { pool: &**pool, disks: &disks, mask: members };
-    writer.area(superblock.geometry.catalogue_at(superblock.checkpoint % 2), &bytes)?;
+    writer.catalogue(&superblock, items)?;
     writer.superblocks(&superblock)?;
     counters.raise_membership(superblock.membership).map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
     Ok((superblock, recovered, opened))
@@ -359,54 +362,12 @@ fn is_begun(s: &Superblock, counted: u64) -> bool {
 }
 
 fn first_reserve(c: &Catalogue) -> Vec<u32> {
-    (0..c.segments.len() as u32).filter(|s| c.segment(*s).is_none()).take(64).collect()
-}
-
-/// The best catalogue on any current disk that is not older than the superblock says, and not of
-/// an opening that was cut short: that may have had fewer disks, and kept what others lack.
-fn read_catalogue<P: Pool>(disks: &Disks, current: u64, superblock: &Superblock, pool: &Arc<P>) -> Result<Option<DiskCatalogue>, Trouble> {
-    let mut best: Option<DiskCatalogue> = None;
-    let most = superblock.geometry.catalogue_blocks as usize * BLOCK;
-    let counts = |c: &DiskCatalogue| c.sequence >= superblock.checkpoint && c.run <= superblock.run;
-    for disk in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(_, d)| d.as_ref()) {
-        for area in 0..2 {
-            let at = superblock.geometry.catalogue_at(area) * BLOCK as u64;
-            let Some(bytes) = read_area(&**disk, at, most, &**pool)? else { continue };
-            let Ok(c) = DiskCatalogue::from_bytes(&bytes) else { continue };
-            if c.sequence % 2 == area && counts(&c) && best.as_ref().is_none_or(|b| b.sequence < c.sequence) {
-                best = Some(c);
-            }
-        }
-    }
-    Ok(best)
-}
-
-fn read_area<P: Pool>(disk: &dyn Disk, at: u64, most: usize, pool: &P) -> Result<Option<Vec<u8>>, Trouble> {
-    let mut buffer = pool.take(MOST_BUFFER.min(most)).ok_or(OpenError::Memory)?;
-    let mut bytes = Vec::new();
-    let mut len = BLOCK;
-    while bytes.len() < len {
-        let step = (len - bytes.len()).div_ceil(BLOCK) * BLOCK;
-        let step = step.min(MOST_BUFFER);
-        if disk.read(at + bytes.len() as u64, &mut buffer.as_mut()[..step]).is_err() {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(&buffer.as_ref()[..step]);
-        if len == BLOCK {
-            match DiskCatalogue::peek(&bytes, most) {
-                Ok(whole) => len = whole,
-                Err(_) => return Ok(None),
-            }
-        }
-    }
-    bytes.truncate(len);
-    Ok(Some(bytes))
+    (0..c.segments.len()).filter(|s| c.segment(*s).is_none()).take(64).collect()
 }
 
 /// Makes returning disks whole: every live segment is checked and written where it lacks.
 fn resync<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &Catalogue, opened: &mut Opened) -> Result<(), Trouble> {
-    for (slot, segment) in (0u32..).zip(&catalogue.segments) {
-        let Some(s) = segment else { continue };
+    for (slot, s) in catalogue.segments.iter() {
         #[rustfmt::skip]
         let wanted = SegmentRef {
             store: superblock.store, slot, incarnation: s.incarnation, end: s.end,
@@ -440,12 +401,21 @@ impl<P: Pool> Writer<'_, P> {
         Ok(())
     }
 
-    fn area(&self, at: u64, bytes: &[u8]) -> Result<(), Trouble> {
-        for (i, chunk) in bytes.chunks(MOST_BUFFER).enumerate() {
-            let mut buffer = self.pool.take(chunk.len()).ok_or(OpenError::Memory)?;
-            buffer.as_mut()[..chunk.len()].copy_from_slice(chunk);
-            let at = at * BLOCK as u64 + (i * MOST_BUFFER) as u64;
-            self.each(|_, disk| disk.write(at, &buffer.as_ref()[..chunk.len()]))?;
+    /// All pieces of a checkpoint, then a flush.
+    fn catalogue(&self, superblock: &Superblock, mut items: Items) -> Result<(), Trouble> {
+        let (geometry, sequence) = (&superblock.geometry, superblock.checkpoint);
+        let (mut pieces, mut block) = (Pieces::new(sequence), 0);
+        while let Some(bytes) = pieces.next(&mut items, MOST_PIECE.min(geometry.catalogue_blocks as usize * BLOCK)) {
+            let len = blocks(bytes.len()) * BLOCK;
+            if block + len / BLOCK > geometry.catalogue_blocks as usize {
+                return Err(OpenError::NoRoom.into());
+            }
+            let mut buffer = self.pool.take(len).ok_or(OpenError::Memory)?;
+            buffer.as_mut()[..len].fill(0);
+            buffer.as_mut()[..bytes.len()].copy_from_slice(&bytes);
+            let at = (geometry.catalogue_at(sequence % 2) + block as u64) * BLOCK as u64;
+            self.each(|_, disk| disk.write(at, &buffer.as_ref()[..len]))?;
+            block += len / BLOCK;
         }
         self.each(|_, disk| disk.flush())
     }

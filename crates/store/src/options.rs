@@ -44,6 +44,8 @@ pub struct Options {
     pub open_segments: usize,
     /// Commits after which a checkpoint is written, so that few are read at opening.
     pub checkpoint_commits: u64,
+    /// Bytes of a checkpoint that are written at once; more makes other work wait longer.
+    pub piece: usize,
     /// Copy what a returning disk has missed, at opening; else it stays out.
     pub resync: bool,
     /// Write zeros into segments before their first use, in the background.
@@ -60,6 +62,7 @@ impl Default for Options {
             depth: 2,
             open_segments: 32,
             checkpoint_commits: 1024,
+            piece: 256 << 10,
             resync: true,
             prewrite: false,
             #[cfg(feature = "faults")]

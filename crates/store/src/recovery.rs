@@ -10,11 +10,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hoidla_format::{
     Hash32,
-    disk::{batch::Head, catalogue::Catalogue as DiskCatalogue, superblock::Superblock},
+    disk::{batch::Head, catalogue::Front, superblock::Superblock},
 };
 
 use crate::{
     catalogue::{Catalogue, Part, Shape},
+    checkpoint::Loaded,
     copies::{Batch, Copies},
     device::Pool,
     open::Opened,
@@ -54,17 +55,16 @@ struct Start {
 pub(crate) fn recover<P: Pool>(
     copies: &Copies<P>,
     superblock: &Superblock,
-    checkpoint: Option<DiskCatalogue>,
+    checkpoint: Option<Loaded>,
     options: &Options,
     opened: &mut Opened,
 ) -> Result<Recovered, ReadError> {
     let slots = superblock.geometry.slots;
-    let loaded = checkpoint.as_ref().and_then(|d| Some((Catalogue::from_disk(slots, d)?, d)));
     let mut out = Checked::default();
-    let (mut catalogue, found, sequence, mut last_run) = match loaded {
-        Some((mut catalogue, d)) => {
-            let found = after_checkpoint(copies, superblock, &mut catalogue, d, &mut out)?;
-            (catalogue, found, d.sequence, d.run)
+    let (mut catalogue, found, sequence, mut last_run) = match checkpoint {
+        Some(Loaded { mut catalogue, sequence, front }) => {
+            let found = after_checkpoint(copies, superblock, &mut catalogue, &front, &mut out)?;
+            (catalogue, found, sequence, front.run)
         }
         None => {
             opened.rebuilt = true;
@@ -87,7 +87,7 @@ fn after_checkpoint<P: Pool>(
     copies: &Copies<P>,
     superblock: &Superblock,
     catalogue: &mut Catalogue,
-    d: &DiskCatalogue,
+    d: &Front,
     out: &mut Checked,
 ) -> Result<Vec<Found>, ReadError> {
     let mut starts = Vec::new();
@@ -249,7 +249,7 @@ fn batch_of(part: &Part) -> Batch {
 }
 
 fn set_damaged(catalogue: &mut Catalogue, slot: u32) {
-    if let Some(s) = catalogue.segments[slot as usize].as_mut().filter(|s| s.shape == Shape::Open) {
+    if let Some(s) = catalogue.segments.get_mut(slot).filter(|s| s.shape == Shape::Open) {
         s.shape = Shape::Damaged;
         catalogue.tails.remove(&slot);
     }

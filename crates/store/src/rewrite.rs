@@ -103,8 +103,7 @@ impl<P: Pool> Engine<P> {
         let most = u64::from(self.superblock.geometry.segment_blocks) * BLOCK as u64 / 2;
         let sparse = |s: &crate::catalogue::Segment| matches!(s.shape, Shape::Closed(_)) && !s.dense && u64::from(s.payload) * 1024 < most;
         let mut seen = std::collections::HashMap::<u32, (u32, u32)>::new();
-        for (slot, s) in (0u32..).zip(&self.catalogue.segments) {
-            let Some(s) = s.as_ref().filter(|s| sparse(s) && !self.rewriting.contains(&slot)) else { continue };
+        for (slot, s) in self.catalogue.segments.iter().filter(|(slot, s)| sparse(s) && !self.rewriting.contains(slot)) {
             let first = seen.entry(s.generation).or_insert((slot, 0));
             first.1 += 1;
         }

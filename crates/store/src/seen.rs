@@ -11,7 +11,7 @@ impl<P: Pool> Engine<P> {
     /// most `most` of them: their numbers, for [`segment`](Self::segment).
     pub fn unseen(&self, powered: u64, most: usize) -> Vec<u32> {
         let before = minutes(powered);
-        let all = (0u32..).zip(&self.catalogue.segments).filter_map(|(slot, s)| Some((s.as_ref()?.seen, slot)));
+        let all = self.catalogue.segments.iter().map(|(slot, s)| (s.seen, slot));
         let mut first = std::collections::BinaryHeap::new();
         for unseen in all.filter(|(seen, _)| *seen < before) {
             first.push(unseen);
@@ -25,7 +25,7 @@ impl<P: Pool> Engine<P> {
     /// Every byte of a segment was read back whole on every copy, at `powered` seconds.
     pub fn seen_whole(&mut self, segment: &SegmentRef, powered: u64) {
         let same = |s: &&mut crate::catalogue::Segment| s.incarnation == segment.incarnation && self.current == segment.copies;
-        if let Some(s) = self.catalogue.segments.get_mut(segment.slot as usize).and_then(Option::as_mut).filter(same) {
+        if let Some(s) = self.catalogue.segments.get_mut(segment.slot).filter(same) {
             s.seen = s.seen.max(minutes(powered));
         }
     }
@@ -33,7 +33,7 @@ impl<P: Pool> Engine<P> {
     /// The powered seconds since which every byte was seen whole at least once, but for the
     /// segments `without`; none if nothing is stored.
     pub fn seen_since(&self, without: &[u32]) -> Option<u64> {
-        let all = (0u32..).zip(&self.catalogue.segments).filter_map(|(slot, s)| Some((slot, s.as_ref()?.seen)));
+        let all = self.catalogue.segments.iter().map(|(slot, s)| (slot, s.seen));
         all.filter(|(slot, _)| !without.contains(slot)).map(|(_, seen)| u64::from(seen) * 60).min()
     }
 }

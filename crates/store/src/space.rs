@@ -40,6 +40,8 @@ pub(crate) struct Space {
     pub prewriting: Option<(u32, u32)>,
     /// Slots of the reserve that were.
     pub prewritten: HashSet<u32>,
+    /// The last checkpoint didn't fit.
+    pub outgrown: bool,
     pub next_incarnation: u64,
     pub tick: u64,
 }

@@ -15,7 +15,7 @@ use hoidla_format::{
     disk::{
         Geometry,
         batch::{Entry, Head, IndexEntry, Note, Run, Tenure, What},
-        catalogue::{Catalogue, DatasetEntry, GenerationEntry, SegmentEntry, SegmentState, StreamEntry, Tail},
+        catalogue::{DatasetEntry, Front, GenerationEntry, Item, Piece, SegmentEntry, SegmentState, StreamEntry},
         segment::SegmentHeader,
         superblock::Superblock,
     },
@@ -92,45 +92,27 @@ fn batches() -> Vec<Vec<u8>> {
 }
 
 fn catalogues() -> Vec<Vec<u8>> {
-    let tail = Tail { hash: Hash32([8; 32]), number: 3, index: vec![IndexEntry { stream: STREAM, offset: 0, block: 1 }] };
-    let segment = |slot, state| SegmentEntry {
-        slot,
-        incarnation: 4,
-        dataset: name("land"),
-        generation: 1,
-        dense: slot == 1,
-        end: 90,
-        payload: 12_345,
-        seen: 1440,
-        state,
+    let segment = |slot, state| {
+        let (incarnation, generation, dense, end, payload, seen) = (4, 0, slot == 1, 90, 12_345, 1440);
+        Item::Segment(SegmentEntry { slot, incarnation, generation, dense, end, payload, seen, state })
     };
-    let states = [SegmentState::Open(tail), SegmentState::Closed(88), SegmentState::Damaged];
-    let full = Catalogue {
-        sequence: 5,
-        run: 2,
-        run_first: 7,
-        commit: 9,
-        next_incarnation: 12,
-        fresh: 20,
-        powered: 86_400,
-        frontier: frontier(5).to_bytes(),
-        reserve: vec![3, 4],
-        segments: states.into_iter().zip(0..).map(|(s, slot)| segment(slot, s)).collect(),
-        streams: vec![StreamEntry {
-            stream: STREAM,
-            dataset: name("land"),
-            generation: 1,
-            chain: chain(),
-            closed: 1,
-            alarm: Some(9000),
-            epochs: vec![(1, 0), (2, 2048)],
-            extents: vec![(0, 1), (2048, 2)],
-        }],
-        datasets: vec![DatasetEntry { dataset: name("land"), floor: 1, days: 90 }],
-        generations: vec![GenerationEntry { dataset: name("land"), generation: 1, last: 80_000 }],
-    };
-    let empty = Catalogue { reserve: vec![], segments: vec![], streams: vec![], datasets: vec![], generations: vec![], ..full.clone() };
-    [full, empty].iter().map(Catalogue::to_bytes).collect()
+    let frontier = frontier(5).to_bytes();
+    let (run, run_first, commit, next_incarnation, fresh, powered) = (2, 7, 9, 12, 20, 86_400);
+    let front = Item::Front(Front { run, run_first, commit, next_incarnation, fresh, powered, frontier, reserve: vec![3, 4] });
+    let items = vec![
+        Item::Dataset(DatasetEntry { dataset: name("land"), floor: 1, days: 30 }),
+        Item::Generation(GenerationEntry { dataset: name("land"), number: 1, last: Some(80_000) }),
+        segment(0, SegmentState::Open { hash: Hash32([8; 32]), number: 3 }),
+        Item::Index(vec![IndexEntry { stream: STREAM, offset: 0, block: 1 }]),
+        segment(1, SegmentState::Closed(88)),
+        segment(2, SegmentState::Damaged),
+        Item::Stream(StreamEntry { stream: STREAM, generation: 0, chain: chain(), closed: 1, alarm: Some(9000) }),
+        Item::Epochs(vec![(1, 0), (2, 2048)]),
+        Item::Extents(vec![(0, 1), (2048, 2)]),
+    ];
+    let first = Piece { previous: Hash32([0; 32]), sequence: 5, number: 0, last: true, items: [vec![front], items.clone()].concat() };
+    let later = Piece { previous: first.to_bytes().1, number: 1, items, ..first.clone() };
+    [first, later].iter().map(|p| p.to_bytes().0).collect()
 }
 
 fn requests() -> Vec<Vec<u8>> {

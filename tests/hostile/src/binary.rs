@@ -15,7 +15,7 @@ use hoidla_format::{
     disk::{
         self, BLOCK,
         batch::{self, Head as BatchHead},
-        catalogue::Catalogue,
+        catalogue::Piece,
         segment::SegmentHeader,
         superblock::Superblock,
     },
@@ -143,14 +143,16 @@ pub fn batch(bytes: &[u8]) -> bool {
 }
 
 pub fn catalogue(bytes: &[u8]) -> bool {
-    let len = |bytes: &[u8]| Catalogue::peek(bytes, 1 << 20).ok();
-    with_and_without_seal(bytes, len, |bytes| {
-        let Some(len) = len(bytes) else { return false };
-        let Some(bytes) = bytes.get(..len) else { return false };
-        let Ok(catalogue) = Catalogue::from_bytes(bytes) else { return false };
-        assert!(catalogue.to_bytes()[..len] == *bytes, "one encoding");
-        true
-    })
+    with_and_without_seal(
+        bytes,
+        |b| Piece::peek(b).ok(),
+        |bytes| {
+            let Ok((piece, hash)) = Piece::read(bytes) else { return false };
+            assert!(piece.to_bytes() == (bytes[..piece.len()].to_vec(), hash), "one encoding");
+            assert_eq!(piece.front().is_some(), piece.number == 0);
+            true
+        },
+    )
 }
 
 /// A message's head and body; a body that a head would not announce is not read.

@@ -3,7 +3,7 @@
 //! The line between what must be survived and what must only be reported is drawn here
 //! and nowhere else; `docs/reliability.md` says it in words.
 
-use hoidla_store::{Fault, Options};
+use hoidla_store::{BLOCK, Fault, Options};
 
 use crate::dice::Dice;
 
@@ -33,11 +33,12 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed, for a store over so many disks.
     pub fn of(dice: &mut Dice, disks: usize, fault: Option<Fault>) -> Self {
-        let options = Options {
+        let mut options = Options {
             commit_bytes: 4096 << dice.below(6),
             depth: 1 + dice.below(3) as usize,
             open_segments: 2 + dice.below(3) as usize,
             checkpoint_commits: 2 << dice.below(6),
+            piece: BLOCK,
             resync: true,
             prewrite: dice.one_in(3),
             fault,
@@ -45,7 +46,9 @@ impl Plan {
         let weak = dice.below(disks as u64) as usize;
         let media = if dice.one_in(3) { Media::Away } else { Media::Weak(weak) };
         let slow = dice.one_in(4).then(|| dice.below(disks as u64) as usize);
-        Self { media, slow, options, steps: 20 + dice.below(100) as u32 }
+        let steps = 20 + dice.below(100) as u32;
+        options.piece <<= dice.below(3);
+        Self { media, slow, options, steps }
     }
 
     /// The disk that may do anything.

@@ -4,7 +4,10 @@ use super::{
     BLOCK, Geometry,
     batch::{Entry, Head, IndexEntry, LARGE, Note, Run, Tenure, What},
     blocks,
-    catalogue::{Catalogue, DatasetEntry, GenerationEntry, SegmentEntry, SegmentState, StreamEntry, Tail},
+    catalogue::{
+        DatasetEntry, Front, GenerationEntry, Item, MOST_LINES, MOST_PIECE, MOST_RESERVE, Piece, Pieces, SegmentEntry, SegmentState,
+        StreamEntry,
+    },
     seal,
     segment::SegmentHeader,
     superblock::{Superblock, next_membership},
@@ -55,44 +58,36 @@ fn head() -> Head {
     }
 }
 
-fn catalogue() -> Catalogue {
+fn front() -> Front {
+    Front { run: 5, run_first: 40, commit: 41, next_incarnation: 12, fresh: 6, powered: 86_400, frontier: vec![0; 8], reserve: vec![4, 5] }
+}
+
+fn items() -> Vec<Item> {
     let stream = StreamId([1; 16]);
-    let tail = Tail { hash: Hash32([4; 32]), number: 3, index: vec![IndexEntry { stream, offset: 0, block: 1 }] };
-    let segment = |slot, state| SegmentEntry {
-        slot,
-        incarnation: 11,
-        dataset: "land".parse().unwrap(),
-        generation: 2,
-        dense: false,
-        end: 40,
-        payload: 100,
-        seen: 1440,
-        state,
+    let segment = |slot, state| {
+        let (incarnation, generation, dense, end, payload, seen) = (11, 0, false, 40, 100, 1440);
+        Item::Segment(SegmentEntry { slot, incarnation, generation, dense, end, payload, seen, state })
     };
-    Catalogue {
-        sequence: 8,
-        run: 5,
-        run_first: 40,
-        commit: 41,
-        next_incarnation: 12,
-        fresh: 6,
-        powered: 86_400,
-        frontier: vec![0; 8],
-        reserve: vec![4, 5],
-        segments: vec![segment(1, SegmentState::Open(tail)), segment(2, SegmentState::Closed(39)), segment(3, SegmentState::Damaged)],
-        streams: vec![StreamEntry {
-            stream,
-            dataset: "land".parse().unwrap(),
-            generation: 2,
-            chain: Chain { root: Hash32([5; 32]), length: 500 },
-            closed: 1,
-            alarm: Some(600),
-            epochs: vec![(1, 0), (2, 300)],
-            extents: vec![(0, 2), (300, 1)],
-        }],
-        datasets: vec![DatasetEntry { dataset: "land".parse().unwrap(), floor: 2, days: 90 }],
-        generations: vec![GenerationEntry { dataset: "land".parse().unwrap(), generation: 2, last: 80_000 }],
-    }
+    let dataset: crate::Name = "land".parse().unwrap();
+    let chain = Chain { root: Hash32([5; 32]), length: 500 };
+    vec![
+        Item::Front(front()),
+        Item::Dataset(DatasetEntry { dataset: dataset.clone(), floor: 2, days: 90 }),
+        Item::Generation(GenerationEntry { dataset: dataset.clone(), number: 2, last: Some(80_000) }),
+        Item::Generation(GenerationEntry { dataset, number: 3, last: None }),
+        segment(1, SegmentState::Open { hash: Hash32([4; 32]), number: 3 }),
+        Item::Index(vec![IndexEntry { stream, offset: 0, block: 1 }]),
+        segment(2, SegmentState::Closed(39)),
+        segment(3, SegmentState::Damaged),
+        Item::Stream(StreamEntry { stream, generation: 0, chain, closed: 1, alarm: Some(600) }),
+        Item::Epochs(vec![(1, 0), (2, 300)]),
+        Item::Extents(vec![(0, 2), (300, 1)]),
+    ]
+}
+
+fn pieces(items: Vec<Item>, most: usize) -> Vec<Vec<u8>> {
+    let (mut pieces, mut items) = (Pieces::new(8), items.into_iter().peekable());
+    std::iter::from_fn(|| pieces.next(&mut items, most)).collect()
 }
 
 /// Changes each byte in turn; `read` must refuse every one of them.
@@ -183,18 +178,61 @@ fn a_sealed_batch_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_catalogue_reads_back_and_nothing_else_does() {
-    let bytes = catalogue().to_bytes();
-    let len = Catalogue::peek(&bytes[..BLOCK], bytes.len()).unwrap();
-    assert_eq!(Catalogue::from_bytes(&bytes[..len]), Ok(catalogue()));
-    assert_eq!(blake3::hash(&bytes).to_hex().as_str(), "69b443984dcfaf10921105da9f4abdf7988cd02e9839d40f5159027bc2c1a02c");
-    refuses_flips(&bytes[..len], 1, Catalogue::from_bytes);
-    assert!(Catalogue::from_bytes(&bytes[..len - 1]).is_err());
-    assert!(Catalogue::peek(&bytes[..BLOCK], len - 1).is_err());
-    // Counts far beyond what follows are refused without taking memory for them.
-    let mut bad = bytes[..len].to_vec();
-    let counts = 48 + 8 * 5 + 4 + 8 + 2 + 8;
-    bad[counts..counts + 20].fill(0xff);
-    seal(&mut bad);
-    assert!(Catalogue::from_bytes(&bad).is_err());
+fn a_piece_of_a_catalogue_reads_back_and_nothing_else_does() {
+    let [bytes] = &pieces(items(), BLOCK)[..] else { panic!("one piece holds it") };
+    let (piece, hash) = Piece::read(bytes).unwrap();
+    assert_eq!((piece.items.clone(), piece.last, piece.number, piece.sequence), (items(), true, 0, 8));
+    assert_eq!((piece.front(), piece.len()), (Some(&front()), bytes.len()));
+    assert_eq!(piece.to_bytes(), (bytes.clone(), hash));
+    assert_eq!(hash.to_string(), "5950a4c7aa054d760f5eedfd7ff400172960be40f845cf2775bebcee6ecbd7e9");
+    assert_eq!(Piece::peek(&bytes[..100]), Ok(bytes.len()));
+    assert_eq!(Piece::read(&[&bytes[..], &[0; 9]].concat()).unwrap().1, hash, "what goes on after it isn't its own");
+    refuses_flips(bytes, 1, Piece::read);
+    for cut in 0..bytes.len() {
+        assert!(Piece::read(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_catalogue_of_many_pieces_holds_the_same_items_in_a_chain() {
+    let many: Vec<_> = items().into_iter().chain((0..300).map(|i| Item::Epochs(vec![(i, 7); MOST_LINES]))).collect();
+    for most in [BLOCK, 3 * BLOCK + 5, MOST_PIECE] {
+        let read: Vec<_> = pieces(many.clone(), most).iter().map(|b| Piece::read(b).unwrap()).collect();
+        assert!(read.iter().all(|(p, _)| p.len() <= most) && read.len() >= (300 * 12 * MOST_LINES).div_ceil(most));
+        let last = read.len() - 1;
+        assert!((0..).zip(&read).all(|(i, (p, _))| (p.number, p.last, p.sequence) == (i, i as usize == last, 8)));
+        assert!(read.windows(2).all(|w| w[1].0.previous == w[0].1));
+        assert_eq!(read.into_iter().flat_map(|(p, _)| p.items).collect::<Vec<_>>(), many);
+    }
+}
+
+#[test]
+fn a_sealed_piece_that_contradicts_itself_is_refused() {
+    let good = Piece { previous: Hash32([0; 32]), sequence: 8, number: 0, last: true, items: items() };
+    assert!(Piece::read(&good.to_bytes().0).is_ok());
+    let changes: [fn(&mut Piece); 9] = [
+        |p| p.items.clear(),
+        |p| p.items.swap(0, 1),
+        |p| p.items.push(Item::Front(front())),
+        |p| p.previous = Hash32([1; 32]),
+        |p| p.number = 1,
+        |p| (p.number, p.previous) = (1, Hash32([1; 32])),
+        |p| p.items.push(Item::Extents(vec![(0, 0); MOST_LINES + 1])),
+        |p| p.items[0] = Item::Front(Front { reserve: vec![1; MOST_RESERVE + 1], ..front() }),
+        |p| p.items[0] = Item::Front(Front { frontier: vec![0; 3000], ..front() }),
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert!(Piece::read(&bad.to_bytes().0).is_err(), "change {i}");
+    }
+    // An item of no known kind, and a count far beyond what follows, sealed anew.
+    let bytes = good.to_bytes().0;
+    let (first, epochs) = (89, bytes.len() - (3 + 2 * 12) * 2);
+    for (at, byte) in [(first, 8), (epochs, 0), (epochs + 1, 60), (80, 9)] {
+        let mut bad = bytes.clone();
+        bad[at] = byte;
+        seal(&mut bad);
+        assert!(Piece::read(&bad).is_err(), "byte {at}");
+    }
 }
