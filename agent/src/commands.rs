@@ -16,12 +16,18 @@ use hoidla_snapshot::{Only, Progress};
 use serde_json::json;
 
 use crate::{
+    audit,
     home::{Home, open_site, read_bounded, target},
     line,
     push::{self, STANDARD_INPUT, Settings},
     reader, restore,
     state::State,
 };
+
+const AUDIT_HELP: &str = "Examples:
+  hoidla-agent audit --home land-agent-1
+  hoidla-agent audit --home land-agent-1 --samples 200 --evidence audit-2027-01
+Exit code 1 is an alarm: the appliance contradicts itself or what was acknowledged. Both sides are kept.";
 
 /// Copies a registry into an embassy, and a granted reader's copy back.
 #[derive(Parser)]
@@ -60,6 +66,14 @@ enum Command {
     Status {
         #[command(flatten)]
         home: HomeArguments,
+    },
+    /// Hold the embassy to its word: its log only grew, and what was acknowledged is in it.
+    #[command(after_help = AUDIT_HELP)]
+    Audit {
+        #[command(flatten)]
+        home: HomeArguments,
+        #[command(flatten)]
+        wish: audit::Arguments,
     },
     /// Restore under a grant that its quorum approved.
     Restore(RestoreArguments),
@@ -184,6 +198,10 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         }
         Command::List { home } => run_list(out, &home),
         Command::Status { home } => run_status(out, &home),
+        Command::Audit { home, wish } => {
+            let (home, target) = home.open()?;
+            audit::run(out, &home, &target, &wish)
+        }
         Command::Restore(wish) => run_restore(out, &wish),
         Command::Reader { command: ReaderCommand::New { name, out: file, passphrase } } => {
             let made = reader::new(&name, &file, &passphrase)?;
@@ -242,15 +260,16 @@ fn run_push(out: Output, home: &Home, path: &Path, settings: &Settings) -> Resul
     if p.changed + p.left_out > 0 {
         text += &format!("\nwarning: {} changed while being read, {} left out; see above", p.changed, p.left_out);
     }
+    let (receipt, receipt_value) = audit::after_push(home, &settings.target, &done.state, &tell);
     let value = json!({
         "dataset": home.dataset(), "generation": done.state.generation, "stream": done.state.stream,
         "entries": p.entries, "bytes": p.bytes, "fresh_bytes": p.fresh, "messages": p.messages,
         "sealed_bytes": done.sealed, "resumed_bytes": done.resumed, "stream_bytes": done.state.acknowledged.length,
         "signed_to": done.state.signed, "at_least": stands, "changed": p.changed, "left_out": p.left_out, "notes": p.notes,
-        "seconds": done.took.as_secs_f64(),
+        "seconds": done.took.as_secs_f64(), "receipt": receipt_value,
     });
     out.result(&value, text)?;
-    Ok(if p.changed + p.left_out > 0 { Outcome::No } else { Outcome::Done })
+    Ok(if p.changed + p.left_out > 0 { Outcome::No } else { receipt })
 }
 
 /// Draws progress; counts beside it how much there will be.

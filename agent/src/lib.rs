@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! push     walk → chunk, compress → pack → seal → spool → TLS → acknowledged
+//! audit    checkpoint → consistent with the last → receipts, samples → evidence for an auditor
 //! restore  keys re-wrapped → ciphertext → signatures and chain → open → folder
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! It doesn't guard the home machine: who rules that reads the registry anyway.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod believed;
 pub mod commands;
 pub mod fetch;

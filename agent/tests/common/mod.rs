@@ -26,14 +26,16 @@ use hoidla_crypto::{
 };
 use hoidla_door::{Admission, AgentNames, AgentRequest, Curve, DoorKey, Target};
 use hoidla_format::{
-    Bytes, Hash32, Kind, Moment, Name, Statement, StreamId,
+    ByteRange, Bytes, Hash32, Kind, Leaf, Moment, Name, Statement, StreamId,
+    disk::batch::Entry,
     frame::{self, Chain},
     statement,
     statements::{AgentCertificate, ApplianceEntry, Covers, Dataset, EpochHeader, Grant, Site, Vault},
 };
+use hoidla_papers::{Log, Office, SoftAppliance};
 use hoidla_protocol::{
-    AppendHead, Code, Epoch, HEAD, HELLO, Handle, Head, Health, Key, Opened, Refused, Request, Response, Role, ServerSession, StreamEntry,
-    Type, Welcome,
+    AppendHead, Code, Epoch, HEAD, HELLO, Handle, Head, Health, Key, Opened, Part, Prove, Refused, Request, Response, Role, ServerSession,
+    StreamEntry, Type, Welcome,
 };
 use hoidla_snapshot::{Only, Progress};
 use p256::{ecdsa::signature::Signer as _, elliptic_curve::Generate as _};
@@ -122,6 +124,39 @@ pub struct Trouble {
     pub bad_key_of: Option<u32>,
     /// The disks are full after so many more frames.
     pub full_after: Option<usize>,
+    /// How the appliance lies to an auditor.
+    pub lie: Option<Lie>,
+}
+
+/// What an appliance may try on an auditor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// A log with another first leaf, of the same size or larger.
+    Fork,
+    /// A log without its last leaf.
+    Shorter,
+    /// The log as it was, saying that it is behind.
+    Behind,
+    /// A counter that went back.
+    Counter,
+    /// Another appliance's key.
+    Key,
+    /// A quote of another state.
+    State,
+    /// A checkpoint in the name of another appliance.
+    Name,
+    /// Bytes that are no checkpoint.
+    Garbage,
+    /// A proof of another place.
+    Place,
+    /// A proof with a flipped bit.
+    Proof,
+    /// A frame with a flipped bit.
+    Frame,
+    /// The connection closes.
+    Hangs,
+    /// No enrolment among the papers.
+    Papers,
 }
 
 #[derive(Default)]
@@ -130,6 +165,8 @@ pub struct Store {
     pub trouble: Trouble,
     pub connections: usize,
     pub appended: usize,
+    /// A leaf for every frame.
+    pub log: Log,
 }
 
 impl Store {
@@ -148,6 +185,8 @@ pub struct Embassy {
     pub store: Arc<Mutex<Store>>,
     pub target: Target,
     pub admission: Arc<Admission>,
+    /// What signs its checkpoints.
+    pub appliance: Arc<SoftAppliance>,
     opened: Arc<Mutex<Option<(Hash32, PublicKey)>>>,
     runtime: tokio::runtime::Runtime,
 }
@@ -167,7 +206,7 @@ impl Embassy {
             serial: 1,
             development: true,
             authority: Bytes(authority.statements.verifying_key().to_sec1()),
-            release_key: Bytes(vec![4; 65]),
+            release_key: Bytes(Office::new(7).release.public().to_sec1()),
             door_root: Bytes(root.clone()),
             appliances: vec![ApplianceEntry { name: name("lux-1"), address: address.clone() }],
             rosters: vec![],
@@ -194,6 +233,7 @@ impl Embassy {
         let certificate = hoidla_door::node_certificate(&site_name, &name("lux-1"), &node.public(), life, &root, &*door).unwrap();
         let config = hoidla_door::server_config(&certificate, Arc::new(node), admission.clone()).unwrap();
         let store = Arc::new(Mutex::new(Store::default()));
+        let appliance = Arc::new(SoftAppliance::new(&site, "lux-1", 5));
         let opened = Arc::default();
         let server = Server {
             store: store.clone(),
@@ -201,6 +241,8 @@ impl Embassy {
             acceptor: TlsAcceptor::from(config),
             vault: Arc::new(KeyPair::from_seed(vault.seed().duplicate())),
             opened: Arc::clone(&opened),
+            appliance: appliance.clone(),
+            papers: papers(&authority, &site, &appliance).into(),
         };
         runtime.spawn(async move {
             loop {
@@ -210,7 +252,7 @@ impl Embassy {
             }
         });
         let target = Target { address, site: site_name, appliance: name("lux-1"), root };
-        Self { dir, site, authority, vault, vault_statement, store, target, admission, opened, runtime }
+        Self { dir, site, authority, vault, vault_statement, store, target, admission, appliance, opened, runtime }
     }
 
     pub fn store(&self) -> MutexGuard<'_, Store> {
@@ -312,6 +354,19 @@ impl Embassy {
     }
 }
 
+/// What an auditor needs to believe the appliance.
+fn papers(authority: &AuthorityKeys, site: &Site, appliance: &SoftAppliance) -> Vec<Vec<u8>> {
+    let sign = |note: String| note.into_bytes();
+    let approved = [4, 11, 12, 13].map(hoidla_papers::register).to_vec();
+    let release = Office::new(7).release(site, 1, approved);
+    vec![
+        sign(authority.statements.sign_statement("authority", site)),
+        sign(authority.statements.sign_statement("authority", &release)),
+        sign(authority.statements.sign_statement("authority", &appliance.enrolment(site))),
+        statement::write(&appliance.identity).into_bytes(),
+    ]
+}
+
 fn reader_key(reader: &Reader) -> PublicKey {
     PublicKey::from_bytes(&reader.keys.hpke.public().to_bytes()).unwrap()
 }
@@ -323,6 +378,8 @@ struct Server {
     acceptor: TlsAcceptor,
     vault: Arc<KeyPair>,
     opened: Arc<Mutex<Option<(Hash32, PublicKey)>>>,
+    appliance: Arc<SoftAppliance>,
+    papers: Arc<[Vec<u8>]>,
 }
 
 impl Server {
@@ -358,6 +415,7 @@ impl Server {
                     tls.read_exact(&mut body).await?;
                     match head.kind {
                         Type::Append => self.append(&mut session, &body)?,
+                        Type::Extend | Type::Prove | Type::Papers => self.audited(&Request::parse(head.kind, &body)?)?,
                         kind => self.answer(&mut session, Request::parse(kind, &body)?),
                     }
                 }
@@ -421,10 +479,62 @@ impl Server {
         assert_eq!(kind == Kind::EpochHeader, head.epoch != stored.epoch(), "an epoch begins with its header");
         _ = frame_body;
         stored.frames.push((head.epoch, bytes.to_vec()));
+        let root = stored.chain().root;
+        let part = ByteRange::new(head.offset, len.into())?;
+        store.log.leaves.push(Leaf { dataset: name(DATASET), stream: stream.stream, epoch: head.epoch, part, root });
+        let log_size = store.log.leaves.len() as u64;
         let before = head.offset + u64::from(len);
         session.give_back(len.into());
         let window = Response::Window { bytes: len };
-        Ok(if mute { vec![window] } else { vec![Response::Acknowledged { handle: head.handle, before, log_size: 1 }, window] })
+        Ok(if mute { vec![window] } else { vec![Response::Acknowledged { handle: head.handle, before, log_size }, window] })
+    }
+
+    /// What an auditor asks, and the lies.
+    fn audited(&self, request: &Request) -> anyhow::Result<Vec<Response>> {
+        let store = self.store.lock().unwrap();
+        let lie = store.trouble.lie;
+        anyhow::ensure!(lie != Some(Lie::Hangs), "hung up on purpose");
+        Ok(match request {
+            Request::Papers => {
+                let left = self.papers.iter().filter(|p| lie != Some(Lie::Papers) || !p.starts_with(b"hoidla = \"enrolment"));
+                let mut out: Vec<Response> = left.map(|p| Response::Paper(p.clone())).collect();
+                out.push(Response::End { count: out.len() as u64 });
+                out
+            }
+            Request::Extend { old, least } => vec![self.extension(&store.log, lie, *old, *least)],
+            Request::Prove(prove) => prove_part(&store, lie, prove),
+            _ => unreachable!(),
+        })
+    }
+
+    fn extension(&self, log: &Log, lie: Option<Lie>, old: u64, least: u64) -> Response {
+        let (mut log, mut old) = (log.clone(), old);
+        if lie == Some(Lie::Fork) {
+            log.leaves[0].epoch += 1;
+        }
+        if lie == Some(Lie::Shorter) {
+            log.leaves.pop();
+            old = old.min(log.leaves.len() as u64);
+        }
+        if lie == Some(Lie::Behind) {
+            return Response::Refused(Refused::new(Code::Behind, "this log has fewer leaves"));
+        }
+        assert!(lie.is_some() || log.leaves.len() as u64 >= least, "never asked for more than there is");
+        let counter = if lie == Some(Lie::Counter) { 3 } else { 17 };
+        let site = Office::new(7).site("lux", &["lux-1"]);
+        let other = |named: &str, seed| SoftAppliance::new(&site, named, seed);
+        let signed = match lie {
+            Some(Lie::Key) => log.signed(&other("lux-1", 6), counter),
+            Some(Lie::Name) => log.signed(&other("lux-2", 5), counter),
+            Some(Lie::State) => {
+                let mut changed = other("lux-1", 5);
+                changed.registers[0].value = Hash32([99; 32]);
+                log.signed(&changed, counter)
+            }
+            _ => log.signed(&self.appliance, counter),
+        };
+        let bytes = log.extension(old, &signed).write().into_bytes();
+        Response::Extension(if lie == Some(Lie::Garbage) { bytes[1..].to_vec() } else { bytes })
     }
 
     fn answer(&self, session: &mut ServerSession, request: Request) -> Vec<Response> {
@@ -458,7 +568,7 @@ impl Server {
                 out.push(Response::End { count: out.len() as u64 });
                 out
             }
-            Request::Health => vec![Response::Health(Health::default())],
+            Request::Health => vec![Response::Health(Health { log_size: store.log.leaves.len() as u64, ..Health::default() })],
             Request::Keys { grant } => match &*self.opened.lock().unwrap() {
                 Some((hash, reader)) if *hash == grant => {
                     let mut out = rewrapped(&store, &self.vault, reader, &grant);
@@ -486,6 +596,40 @@ impl Stored {
     fn chain_length(&self) -> u64 {
         self.frames.iter().map(|f| f.1.len() as u64).sum()
     }
+}
+
+/// The part that covers an offset: every frame is one.
+fn prove_part(store: &Store, lie: Option<Lie>, ask: &Prove) -> Vec<Response> {
+    let covers = |l: &Leaf| l.stream == ask.stream && (l.part.at()..l.part.end()).contains(&ask.offset);
+    let Some(mut index) = store.log.leaves.iter().position(covers) else {
+        return vec![Response::Refused(Refused::new(Code::Unknown, "nothing is kept there"))];
+    };
+    if lie == Some(Lie::Place) {
+        index = if index == 0 { 1 } else { index - 1 };
+    }
+    let leaf = store.log.leaves[index].clone();
+    let stored = &store.streams[&leaf.stream];
+    let (mut chain, mut bytes) = (Chain::EMPTY, vec![]);
+    for (_, frame) in &stored.frames {
+        if chain.length == leaf.part.at() {
+            bytes = frame.clone();
+            break;
+        }
+        chain = chain.then(&Hash32(blake3::hash(frame).into()), frame.len() as u32);
+    }
+    let frames = vec![Entry { len: bytes.len() as u32, hash: Hash32(blake3::hash(&bytes).into()) }];
+    let mut proof = store.log.inclusion(index as u64, ask.size);
+    if lie == Some(Lie::Proof) {
+        proof[0].0[0] ^= 1;
+    }
+    if lie == Some(Lie::Frame) {
+        *bytes.last_mut().unwrap() ^= 1;
+    }
+    let offset = leaf.part.at();
+    let mut out = vec![Response::Part(Part { index: index as u64, leaf, proof, before: chain.root, frames })];
+    out.extend(ask.frame.then_some(Response::Data { offset, bytes }));
+    out.push(Response::End { count: out.len() as u64 });
+    out
 }
 
 fn rewrapped(store: &Store, vault: &KeyPair, reader: &PublicKey, grant: &Hash32) -> Vec<Response> {

@@ -220,3 +220,23 @@ fn what_streams_carry() {
         created: moment(),
     });
 }
+
+#[test]
+fn what_an_audit_found() {
+    holds(Completeness {
+        site: name("lux"),
+        appliance: name("lux-1"),
+        dataset: name("land-registry"),
+        agent: name("agent-1"),
+        checkpoint: hash(1),
+        log_size: 100,
+        counter: 17,
+        sampled_frames: 16,
+        sampled_bytes: 1 << 24,
+        created: moment(),
+        streams: vec![
+            KeptStream { generation: 1, stream: StreamId([1; 16]), length: 1 << 40, root: hash(2), copied_here: true },
+            KeptStream { generation: 2, stream: StreamId([2; 16]), length: 5, root: hash(3), copied_here: false },
+        ],
+    });
+}

@@ -53,6 +53,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<Approval>(text),
         one::<EpochHeader>(text),
         one::<StreamRoot>(text),
+        one::<Completeness>(text),
     ];
     let kinds = accepted.iter().filter(|a| **a).count();
     assert!(kinds <= 1, "a text is of one kind");

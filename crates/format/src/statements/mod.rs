@@ -1,11 +1,13 @@
 //! The statements, a file each group: what a [`site`] is, how its [`vaults`] were
-//! dealt, what a [`ceremony`] says, and what [`streams`] carry.
+//! dealt, what a [`ceremony`] says, what [`streams`] carry, and what an [`audit`] found.
 
+pub mod audit;
 pub mod ceremony;
 pub mod site;
 pub mod streams;
 pub mod vaults;
 
+pub use audit::{Completeness, KeptStream};
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use site::{
     AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, PcrValue, Release, Roster, RosterEntry, Site,
@@ -41,4 +43,5 @@ statements! {
     Approval: "approval", "a custodian's approval";
     EpochHeader: "epoch", "an epoch's header";
     StreamRoot: "root", "a stream's root";
+    Completeness: "completeness", "a completeness statement";
 }

@@ -1,0 +1,253 @@
+//! Holding the embassy to its word: checkpoints, receipts, samples, and what to show an auditor.
+//!
+//! Promises: a checkpoint counts only if it is signed by the attestation key that the authority
+//! has on record and extends the one kept here; whatever contradicts that is an [`Alarm`], with
+//! both sides kept as evidence. A receipt counts only if it leads from what this agent saw
+//! acknowledged to such a checkpoint. It cannot tell what happened before its first checkpoint,
+//! nor that bytes are there which it didn't sample.
+
+mod alarm;
+mod command;
+mod evidence;
+mod kept;
+mod sample;
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use hoidla_cli::NextStep;
+use hoidla_crypto::sign::VerifyingKey;
+use hoidla_door::{Connection, DoorError, Target, connect};
+use hoidla_format::{StreamId, frame::Chain};
+use hoidla_log::{Extension, Receipt, SignedCheckpoint};
+use hoidla_protocol::{Code, Part, Prove, Request, Response, StreamEntry, client::Broken};
+use hoidla_verify::{Known, Verified, checkpoint};
+use tokio::{runtime::Runtime, time::timeout};
+
+pub use alarm::Alarm;
+pub use command::{Arguments, after_push, run};
+pub use kept::Kept;
+
+use crate::home::Home;
+
+/// How long the appliance may take for one answer; it waits for a checkpoint up to a minute.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A checkpoint that was believed just now.
+pub struct Head {
+    /// The checkpoint.
+    pub signed: SignedCheckpoint,
+    /// Who vouches for it, and what weakens that.
+    pub verified: Verified,
+    /// The proof from the checkpoint that was kept here before, and that one.
+    pub grown: Option<(SignedCheckpoint, Extension)>,
+}
+
+/// One visit to an appliance.
+pub struct Auditor<'h> {
+    home: &'h Home,
+    kept: Kept,
+    authority: VerifyingKey,
+    runtime: Runtime,
+    connection: Connection,
+}
+
+impl<'h> Auditor<'h> {
+    /// Enters the door, and takes the appliance's papers in.
+    pub fn enter(home: &'h Home, target: &Target) -> Result<Self> {
+        let kept = Kept::of(&home.dir, &home.site.statement.site, &target.appliance)?;
+        let authority = VerifyingKey::from_sec1(&home.site.statement.authority.0)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let connection = runtime.block_on(connect(target, &home.identity()?))?;
+        let mut auditor = Self { home, kept, authority, runtime, connection };
+        let papers = auditor.papers()?;
+        auditor.kept.add_papers(&auditor.authority, &papers)?;
+        Ok(auditor)
+    }
+
+    /// What is kept at home of this appliance.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    fn papers(&mut self) -> Result<Vec<Vec<u8>>> {
+        let mut papers = vec![];
+        self.parts(&Request::Papers, |part| match part {
+            Response::Paper(paper) if papers.len() < kept::MOST_PAPERS => {
+                papers.push(paper);
+                Ok(())
+            }
+            _ => Err(Broken::Protocol("something else than papers, or too many").into()),
+        })?;
+        Ok(papers)
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Response, DoorError> {
+        let ask = async { timeout(PATIENCE, self.connection.ask(request)).await };
+        self.runtime.block_on(ask).unwrap_or(Err(DoorError::Slow("the appliance's answer")))
+    }
+
+    fn parts(&mut self, request: &Request, part: impl FnMut(Response) -> Result<(), DoorError>) -> Result<u64, DoorError> {
+        let ask = async { timeout(PATIENCE, self.connection.ask_parts(request, part)).await };
+        self.runtime.block_on(ask).unwrap_or(Err(DoorError::Slow("the appliance's answer")))
+    }
+
+    /// Leaves of the log now.
+    pub fn log_size(&mut self) -> Result<u64> {
+        match self.ask(&Request::Health)? {
+            Response::Health(health) => Ok(health.log_size),
+            _ => bail!("the appliance answered something else than was asked; tell the authority"),
+        }
+    }
+
+    /// The streams of the dataset that the appliance says it has.
+    pub fn streams(&mut self) -> Result<Vec<StreamEntry>> {
+        let (mut streams, dataset) = (vec![], self.home.dataset().clone());
+        self.parts(&Request::List { dataset }, |part| match part {
+            Response::Stream(stream) => {
+                streams.push(stream);
+                Ok(())
+            }
+            _ => Err(Broken::Protocol("something else in a listing").into()),
+        })?;
+        streams.sort_by_key(|s| (s.generation, s.stream));
+        Ok(streams)
+    }
+
+    /// A checkpoint of at least so many leaves, believed, held against the one kept here, and kept in its place.
+    pub fn checkpoint(&mut self, least: u64) -> Result<Head> {
+        let _turn = self.kept.lock()?;
+        let before = self.kept.checkpoint()?;
+        let old = before.as_ref().map_or(0, |b| b.head().size);
+        let extension = match self.ask(&Request::Extend { old, least: least.max(old) }) {
+            Ok(Response::Extension(bytes)) => bytes,
+            Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
+            Err(DoorError::Refused(no)) if no.code == Code::Behind => {
+                let what = format!("its log is shorter than the {old} leaves that it had committed to: {}", no.sentence);
+                return Err(self.kept.alarm(what, no.sentence.as_bytes())?.into());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        match self.judge(&extension, before)? {
+            Ok(head) => {
+                self.kept.keep_checkpoint(&head.signed)?;
+                Ok(head)
+            }
+            Err(what) => Err(self.kept.alarm(what, &extension)?.into()),
+        }
+    }
+
+    /// Whether an extension is what it must be. The inner error is what to raise an alarm about.
+    fn judge(&self, extension: &[u8], before: Option<SignedCheckpoint>) -> Result<Result<Head, String>> {
+        let extension = match Extension::parse(extension) {
+            Ok(extension) => extension,
+            Err(e) => return Ok(Err(format!("it showed a checkpoint that is none: {e}"))),
+        };
+        let (signed, origin) = (extension.checkpoint.clone(), self.kept.origin());
+        if signed.head().origin() != origin {
+            return Ok(Err(format!("it showed the checkpoint of {} for its own", signed.head().origin())));
+        }
+        let verified = match checkpoint::check(&signed, &self.kept.known(&self.authority)?) {
+            Ok(verified) => verified,
+            Err(e) if e.cannot_tell() => {
+                return Err(anyhow!(e))
+                    .next("ask the authority for these papers and put them into the agent's folder, or wait until the appliance has them");
+            }
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        let Some(before) = before else { return Ok(Ok(Head { signed, verified, grown: None })) };
+        let (old, new) = (before.head(), signed.head());
+        if let Err(e) = extension.follows(old) {
+            return Ok(Err(format!(
+                "its log of {} leaves does not begin with the {} leaves that it had committed to: {e}",
+                new.size, old.size
+            )));
+        }
+        if new.counter < old.counter {
+            return Ok(Err(format!("its TPM's counter went back from {} to {}", old.counter, new.counter)));
+        }
+        Ok(Ok(Head { signed, verified, grown: Some((before, extension)) }))
+    }
+
+    /// The part of a stream that covers an offset, proven under a head; and the frame there, if wanted.
+    /// What doesn't fit is an alarm.
+    fn part(&mut self, head: &Head, stream: StreamId, offset: u64, frame: bool) -> Result<(Part, Receipt, Option<Vec<u8>>)> {
+        let (dataset, size) = (self.home.dataset().clone(), head.signed.head().size);
+        let (mut found, mut bytes) = (None, None);
+        let prove = Prove { dataset: dataset.clone(), stream, offset, size, frame };
+        self.parts(&Request::Prove(prove), |part| match part {
+            Response::Part(part) if found.is_none() => {
+                found = Some(part);
+                Ok(())
+            }
+            Response::Data { offset, bytes: data } if frame && found.is_some() && bytes.is_none() => {
+                bytes = Some((offset, data));
+                Ok(())
+            }
+            _ => Err(Broken::Protocol("something else than the part that was asked for").into()),
+        })?;
+        let part = found.ok_or_else(|| anyhow!("the appliance gave no proof for byte {offset} of stream {stream}"))?;
+        let about = (&part.leaf.dataset, part.leaf.stream) == (&dataset, stream);
+        let covers = (part.leaf.part.at()..part.leaf.part.end()).contains(&offset);
+        let receipt = match part.receipt(&head.signed) {
+            Ok(receipt) if about && covers => receipt,
+            Ok(receipt) => {
+                let what = format!("asked about byte {offset} of stream {stream}, it proved something about another place");
+                return Err(self.kept.alarm(what, receipt.write().as_bytes())?.into());
+            }
+            Err(e) => {
+                let what = format!("byte {offset} of stream {stream} is not in its log: {e}");
+                return Err(self.kept.alarm(what, &part.leaf.to_bytes())?.into());
+            }
+        };
+        let data = match bytes {
+            None if frame => bail!("the appliance sent no frame for byte {offset} of stream {stream}"),
+            Some((at, data)) => Some(self.whole(&part, offset, at, data)?),
+            None => None,
+        };
+        Ok((part, receipt, data))
+    }
+
+    /// The frame, if it is the one that the log names at this offset.
+    fn whole(&self, part: &Part, offset: u64, at: u64, data: Vec<u8>) -> Result<Vec<u8>> {
+        let hash = blake3::hash(&data);
+        let fits = |(begin, frame): (u64, hoidla_format::disk::batch::Entry)| {
+            begin == at && frame.len as usize == data.len() && hash == frame.hash.0
+        };
+        if part.frame_at(offset).is_some_and(fits) {
+            return Ok(data);
+        }
+        let what = format!("the frame at byte {offset} of stream {} is not the one that it had committed to", part.leaf.stream);
+        Err(self.kept.alarm(what, &data)?.into())
+    }
+
+    /// A receipt for all that was acknowledged of a stream, kept at home.
+    pub fn receipt(&mut self, head: &Head, stream: StreamId, acknowledged: Chain) -> Result<Receipt> {
+        let (part, receipt, _) = self.part(head, stream, acknowledged.length - 1, false)?;
+        if !passes(&part, acknowledged) {
+            let what =
+                format!("its log has other bytes of stream {stream} than this agent saw acknowledged, up to byte {}", acknowledged.length);
+            return Err(self.kept.alarm(what, receipt.write().as_bytes())?.into());
+        }
+        self.kept.keep_receipt(&receipt)?;
+        Ok(receipt)
+    }
+}
+
+/// Whether a stream stood exactly so at some frame of a part.
+fn passes(part: &Part, stood: Chain) -> bool {
+    let mut chain = Chain { root: part.before, length: part.leaf.part.at() };
+    part.frames.iter().any(|f| {
+        chain = chain.then(&f.hash, f.len);
+        chain == stood
+    })
+}
+
+/// The papers at home, as an auditor needs them.
+impl Kept {
+    /// What they say.
+    pub fn known(&self, authority: &VerifyingKey) -> Result<Known> {
+        let papers = self.papers()?;
+        Ok(Known::gather(authority, papers.iter().map(|(_, p)| p.as_slice()))?)
+    }
+}
