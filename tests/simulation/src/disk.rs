@@ -150,6 +150,13 @@ impl SimDisk {
         }
     }
 
+    /// Blocks from `from` on that were ever written, in order.
+    pub fn written(&self, from: u64) -> Vec<u64> {
+        let mut written: Vec<u64> = self.state().durable.keys().copied().filter(|b| *b >= from).collect();
+        written.sort_unstable();
+        written
+    }
+
     /// Changes one bit of a block that was written and is not dirty. None if there is none.
     pub fn rot(&self, dice: &mut Dice) -> Option<u64> {
         let mut s = self.state();

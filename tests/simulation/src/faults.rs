@@ -1,11 +1,16 @@
 //! What the world does to disks and counter while the store runs. Only what
-//! [`crate::plan::Media`] allows: whatever is played here must be survived.
+//! [`Media`] allows.
 
 use std::io;
 
 use hoidla_store::{BLOCK, Op};
 
-use crate::{disk::Stray, invariants::Broken, world::World};
+use crate::{
+    disk::Stray,
+    invariants::Broken,
+    plan::Media,
+    world::{CATALOGUES, World},
+};
 
 impl World {
     /// A bit of the weak disk flips.
@@ -50,7 +55,7 @@ impl World {
     /// The weak disk fails a write, writes short, or fails a flush.
     pub fn break_disk(&mut self) -> Result<(), Broken> {
         let all = self.disks.len();
-        let Some(weak) = self.plan.weak().filter(|_| self.engine().current().len() == all) else { return Ok(()) };
+        let Some(weak) = self.plan.weak().filter(|_| self.store().current().len() == all) else { return Ok(()) };
         if self.dice.one_in(2) {
             self.say(|| format!("disk {weak}: its next flush will fail"));
             self.disks[weak].break_flush();
@@ -61,7 +66,7 @@ impl World {
         let short = matches!(request.op, Op::Write { .. }) && self.dice.one_in(2);
         self.say(|| format!("disk {weak}: #{} fails, short {short}", request.id));
         let outcome = if short { Ok(BLOCK / 2) } else { Err(io::Error::other("broken")) };
-        self.engine().complete(request.id, outcome);
+        self.store().complete(request.id, outcome);
         self.take_events()
     }
 
@@ -83,5 +88,21 @@ impl World {
         self.spoiled = true;
         self.tally.count("disks rewound", 1);
         self.crash(true)
+    }
+
+    /// The same block is destroyed on every disk, once: what was kept in it is lost.
+    pub fn lose_everywhere(&mut self) -> Result<(), Broken> {
+        if self.plan.media != Media::Lost || self.model.lost {
+            return Ok(());
+        }
+        // At rest: the mark that follows a commit is in a block of its own by then.
+        self.drain()?;
+        let written = self.disks[0].written(CATALOGUES.end);
+        let Some(block) = written.get(self.dice.below(written.len() as u64) as usize).copied() else { return Ok(()) };
+        self.say(|| format!("block {block} is destroyed on every disk"));
+        self.disks.iter().for_each(|d| d.ruin(block..block + 1));
+        (self.spoiled, self.model.lost) = (true, true);
+        self.tally.count("blocks lost on every disk", 1);
+        if self.dice.one_in(2) { self.crash(true) } else { Ok(()) }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hoidla_format::Hash32;
 use hoidla_log::{Frontier, verify_consistency, verify_inclusion};
-use hoidla_store::{Acknowledged, Asked, Engine, Opened, Reader};
+use hoidla_store::{Acknowledged, Asked, Checked, Engine, Opened, Reader};
 
 use crate::{memory::Memory, model::Model, world::Waits};
 
@@ -17,7 +17,7 @@ pub type Broken = (&'static str, String);
 pub fn state(engine: &Engine<Memory>, model: &Model) -> Result<(), Broken> {
     for (id, stream) in &model.streams {
         match engine.state(*id) {
-            Some(state) => stream.allows(&state).map_err(|why| ("acknowledged is kept", format!("stream {id}: {why}")))?,
+            Some(state) => stream.allows(&state, model.lost).map_err(|why| ("acknowledged is kept", format!("stream {id}: {why}")))?,
             None if stream.acknowledged == 0 && stream.closed == 0 => {}
             None => return Err(("acknowledged is kept", format!("stream {id} is gone"))),
         }
@@ -40,12 +40,26 @@ pub fn answer(a: &Acknowledged, waits: Option<&Waits>, model: &Model) -> Result<
     Ok(())
 }
 
-/// *damage never cut*: while one whole copy is there, an opening loses nothing.
-pub fn no_damage(opened: &Opened) -> Result<(), Broken> {
-    match opened.damage.first() {
-        Some(what) => Err(("damage never cut", format!("a whole copy was there, and this is lost: {what}"))),
-        None => Ok(()),
+/// *damage never cut*, at an opening: while one whole copy is there it loses nothing; when
+/// something was lost on every copy, whatever is missing is told.
+pub fn opened(engine: &Engine<Memory>, model: &Model, opened: &Opened) -> Result<(), Broken> {
+    let state = state(engine, model);
+    match (opened.damage.first(), model.lost) {
+        // A segment whose header is gone from every disk is not found without a catalogue:
+        // then the agents, who say what they hold, raise the alarm.
+        (None, true) if opened.rebuilt => Ok(()),
+        (None, _) => state,
+        (Some(_), true) => Ok(()),
+        (Some(what), false) => Err(("damage never cut", format!("a whole copy was there, and this is lost: {what}"))),
     }
+}
+
+/// *damage never cut*, later: what cannot be read is found by verification.
+pub fn loss_is_told(unreadable: usize, checked: &Checked) -> Result<(), Broken> {
+    if unreadable > 0 && checked.damage.is_empty() {
+        return Err(("damage never cut", format!("{unreadable} records cannot be read, and verification finds no damage")));
+    }
+    Ok(())
 }
 
 /// *memory bounded*: at rest the engine holds no buffer but the one that zeros come from.
@@ -57,20 +71,29 @@ pub fn memory(memory: &Memory) -> Result<(), Broken> {
 }
 
 /// *acknowledged is readable*: every acknowledged byte reads back as it was submitted, in its epoch.
-pub fn bytes(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Model) -> Result<(), Broken> {
+/// Where something was lost on every copy: or cannot be read; the records that cannot.
+pub fn bytes(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Model) -> Result<usize, Broken> {
+    let mut unreadable = 0;
     for (id, stream) in &model.streams {
         let length = engine.state(*id).map_or(0, |s| s.chain.length);
         for sent in stream.sent.iter().filter(|s| s.offset < length) {
             let wrong = |why: String| ("acknowledged is readable", format!("stream {id} at {}: {why}", sent.offset));
             let inside = sent.offset + sent.bytes.len() as u64 / 2;
-            let place = engine.locate(*id, inside).ok_or_else(|| wrong("not located".into()))?;
-            let found = reader.read(&place).map_err(|e| wrong(e.to_string()))?;
+            let place = engine.locate(*id, inside).ok_or_else(|| wrong("not located".into()));
+            let found = match place.and_then(|place| reader.read(&place).map_err(|e| wrong(e.to_string()))) {
+                Ok(found) => found,
+                Err(_) if model.lost => {
+                    unreadable += 1;
+                    continue;
+                }
+                Err(broken) => return Err(broken),
+            };
             if (found.offset, found.epoch) != (sent.offset, sent.epoch) || found.bytes() != sent.bytes {
                 return Err(wrong("other bytes are read than were submitted".into()));
             }
         }
     }
-    Ok(())
+    Ok(unreadable)
 }
 
 /// *the log only extends*: the leaves on the disks are all leaves, give the root, and extend the last
@@ -129,17 +152,26 @@ fn proofs(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, leaves: &[Ha
     }
 }
 
-/// *copies converge*: every copy of every segment is whole. Says how much had to be repaired.
-pub fn copies(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>) -> Result<Vec<String>, Broken> {
-    let mut repaired = Vec::new();
+/// Every segment checked on every copy, and repaired where one is good.
+pub fn copies(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>) -> Result<Checked, Broken> {
+    let mut sum = Checked::default();
     let mut from = 0;
     while let Some(segment) = engine.segment(from) {
         from = segment.number() + 1;
         let mut checked = reader.check(&segment).map_err(|e| ("copies converge", e.to_string()))?;
-        if let Some(what) = checked.damage.first() {
-            return Err(("copies converge", what.clone()));
-        }
-        repaired.append(&mut checked.repaired);
+        sum.repaired.append(&mut checked.repaired);
+        sum.damage.append(&mut checked.damage);
     }
-    Ok(repaired)
+    Ok(sum)
+}
+
+/// *copies converge*: nothing is left to repair unless something was spoiled, and nothing
+/// is beyond repair unless it was lost on every copy.
+pub fn whole(checked: &Checked, spoiled: bool, lost: bool) -> Result<(), Broken> {
+    let wrong = |why: String| Err(("copies converge", why));
+    match (checked.damage.first(), checked.repaired.first()) {
+        (Some(what), _) if !lost => wrong(what.clone()),
+        (_, Some(what)) if !spoiled => wrong(format!("nothing was spoiled, and the copies differ: {what}")),
+        _ => Ok(()),
+    }
 }

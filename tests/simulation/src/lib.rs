@@ -21,6 +21,7 @@ pub mod invariants;
 pub mod memory;
 pub mod model;
 pub mod mutants;
+mod opening;
 pub mod plan;
 pub mod schedule;
 pub mod seeds;

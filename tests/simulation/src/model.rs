@@ -64,8 +64,8 @@ impl Stream {
         epochs
     }
 
-    /// Whether the store may say this of the stream.
-    pub fn allows(&self, state: &StreamState) -> Result<(), String> {
+    /// Whether the store may say this of the stream. Where an epoch began may be `lost`.
+    pub fn allows(&self, state: &StreamState, lost: bool) -> Result<(), String> {
         let length = state.chain.length;
         if length < self.acknowledged {
             return Err(format!("{length} bytes are left of {} acknowledged", self.acknowledged));
@@ -75,7 +75,7 @@ impl Stream {
             Some(chain) if chain != state.chain => return Err(format!("at {length} its chain is another")),
             Some(_) => {}
         }
-        if state.epochs != self.epochs_at(length) {
+        if !lost && state.epochs != self.epochs_at(length) {
             return Err(format!("its epochs are {:?}, not {:?}", state.epochs, self.epochs_at(length)));
         }
         if state.closed < self.closed || state.closed > self.closing {
@@ -104,6 +104,8 @@ pub struct Model {
     pub streams: BTreeMap<StreamId, Stream>,
     /// The last acknowledged head of the log.
     pub log: Option<(u64, Hash32)>,
+    /// Something was destroyed on every copy: it may be missing, if that is told.
+    pub lost: bool,
 }
 
 impl Model {

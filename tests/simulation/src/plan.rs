@@ -16,6 +16,9 @@ pub enum Media {
     /// This disk may do anything at any time: rot, fail, lie, leave, return as it was
     /// long ago. The others keep what they have flushed and are there.
     Weak(usize),
+    /// None suffers by itself, but once, at rest, the same block of every disk is destroyed.
+    /// What was in it cannot be had back: it must be reported, and all else must be kept.
+    Lost,
 }
 
 /// What was thrown before the first step.
@@ -44,7 +47,11 @@ impl Plan {
             fault,
         };
         let weak = dice.below(disks as u64) as usize;
-        let media = if dice.one_in(3) { Media::Away } else { Media::Weak(weak) };
+        let media = match dice.below(12) {
+            0..4 => Media::Away,
+            4 => Media::Lost,
+            _ => Media::Weak(weak),
+        };
         let slow = dice.one_in(4).then(|| dice.below(disks as u64) as usize);
         let steps = 20 + dice.below(100) as u32;
         options.piece <<= dice.below(3);
@@ -55,7 +62,7 @@ impl Plan {
     pub fn weak(&self) -> Option<usize> {
         match self.media {
             Media::Weak(disk) => Some(disk),
-            Media::Away => None,
+            Media::Away | Media::Lost => None,
         }
     }
 }

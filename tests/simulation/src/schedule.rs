@@ -55,6 +55,7 @@ const ACTS: &[(u64, &str, Act)] = &[
     (10, "lying disk", World::lie),
     (10, "failing disk", World::break_disk),
     (8, "rewound disk", World::rewind),
+    (20, "loss on every disk", World::lose_everywhere),
     (4, "throttled counter", World::throttle),
     (10, "check", World::check_all),
     (20, "rewrite", World::rewrite),

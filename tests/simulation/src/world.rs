@@ -8,7 +8,7 @@ use std::{
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{Disk, Engine, Event, Fault, Layout, Op, OpenError, Opened, Options, Reader, Request, Ticket};
+use hoidla_store::{Disk, Engine, Event, Fault, Layout, Op, Reader, Request, Ticket};
 
 use crate::{
     counter::Counter,
@@ -25,14 +25,17 @@ use crate::{
 const BLOCK: u64 = hoidla_store::BLOCK as u64;
 /// The name of the simulated store.
 pub const STORE: [u8; 16] = *b"simulated store.";
-const DISKS: usize = 2;
+/// Disks of the simulated store.
+pub const DISKS: usize = 2;
 const SLOTS: u64 = 24;
 const SEGMENT: u64 = 48 * BLOCK;
 const CATALOGUE: u64 = 8 * BLOCK;
-const SIZE: u64 = 64 * BLOCK + 2 * CATALOGUE + SLOTS * SEGMENT;
-const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: CATALOGUE };
+/// Bytes of each.
+pub const SIZE: u64 = 64 * BLOCK + 2 * CATALOGUE + SLOTS * SEGMENT;
+/// How it is laid out.
+pub const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: CATALOGUE };
 /// Where the two catalogue areas lie.
-const CATALOGUES: std::ops::Range<u64> = 64..64 + 2 * CATALOGUE / BLOCK;
+pub const CATALOGUES: std::ops::Range<u64> = 64..64 + 2 * CATALOGUE / BLOCK;
 /// Buffers of the store's pool.
 pub const POOL: usize = 64;
 
@@ -60,10 +63,12 @@ pub struct World {
     pub counter: Counter,
     /// The store's pool.
     pub memory: Arc<Memory>,
-    engine: Option<Engine<Memory>>,
+    /// The store, while the program runs.
+    pub engine: Option<Engine<Memory>>,
     /// Handed out by the store, not yet carried out.
     pub outstanding: Vec<Request<Memory>>,
-    waits: BTreeMap<Ticket, Waits>,
+    /// What was submitted and not answered.
+    pub waits: BTreeMap<Ticket, Waits>,
     tickets: Ticket,
     /// What the store owes.
     pub model: Model,
@@ -71,10 +76,12 @@ pub struct World {
     pub kept_image: Option<Image>,
     /// The disk that comes back otherwise than it left, at the next power cycle.
     pub rewound: Option<(usize, Image)>,
+    /// A disk that nobody recognises any more, and that was taken out.
+    pub taken_out: Option<usize>,
     /// Something was made bad on a disk: copies may differ, and must be repaired.
     pub spoiled: bool,
     /// The places that were current when the store last ran.
-    current: BTreeSet<u8>,
+    pub current: BTreeSet<u8>,
     /// What happened.
     pub tally: Tally,
     /// What is told of it.
@@ -102,6 +109,7 @@ impl World {
             model: Model::default(),
             kept_image: None,
             rewound: None,
+            taken_out: None,
             spoiled: false,
             current: (0..DISKS as u8).collect(),
             tally: Tally::default(),
@@ -119,7 +127,7 @@ impl World {
     }
 
     /// The running store.
-    pub fn engine(&mut self) -> &mut Engine<Memory> {
+    pub fn store(&mut self) -> &mut Engine<Memory> {
         self.engine.as_mut().expect("the store runs")
     }
 
@@ -146,7 +154,7 @@ impl World {
 
     /// Takes what the store wants done.
     fn hand_out(&mut self) {
-        while let Some(request) = self.engine().next_request() {
+        while let Some(request) = self.store().next_request() {
             self.say(|| format!("  {request:?}"));
             self.outstanding.push(request);
         }
@@ -163,7 +171,7 @@ impl World {
             let request = self.outstanding.swap_remove(at);
             let outcome = carry_out(&self.disks, &request);
             self.say(|| format!("  done #{}: {outcome:?}", request.id));
-            self.engine().complete(request.id, outcome);
+            self.store().complete(request.id, outcome);
             self.take_events()?;
         }
         self.take_events()
@@ -193,7 +201,7 @@ impl World {
 
     /// Takes what the store tells, and checks what holds after every event.
     pub fn take_events(&mut self) -> Result<(), Broken> {
-        while let Some(event) = self.engine().next_event() {
+        while let Some(event) = self.store().next_event() {
             self.say(|| format!("  {event:?}"));
             match event {
                 Event::Acknowledged(a) => {
@@ -222,123 +230,30 @@ impl World {
         invariants::state(self.engine.as_ref().expect("the store runs"), &self.model)
     }
 
-    /// The power goes, or only the program; what was under way may have been done or not.
-    pub fn crash(&mut self, power: bool) -> Result<(), Broken> {
-        self.tally.count("crashes", 1);
-        self.say(|| format!("crash: {}", if power { "power" } else { "program" }));
-        self.current = self.engine().current().into_iter().collect();
-        for request in std::mem::take(&mut self.outstanding) {
-            if self.dice.one_in(2) {
-                let _ = carry_out(&self.disks, &request);
-            }
-        }
-        self.engine = None;
-        self.waits.clear();
-        if power && self.dice.one_in(16) {
-            self.say(|| "the catalogues are lost on every disk: they are a cache".into());
-            self.disks.iter().for_each(|d| d.power_cycle(&mut self.dice));
-            self.disks.iter().for_each(|d| d.ruin(CATALOGUES));
-        }
-        self.reopen(power)
-    }
-
-    fn reopen(&mut self, mut power: bool) -> Result<(), Broken> {
-        if let Some((disk, then)) = self.rewound.take() {
-            self.disks[disk].restore(then);
-        }
-        for attempt in 0.. {
-            if power {
-                self.disks.iter().for_each(|d| d.power_cycle(&mut self.dice));
-            }
-            let again = attempt < 3 && self.dice.one_in(4);
-            self.power.set(if again { 1 + self.dice.below(60) as i64 } else { i64::MAX });
-            let attached = self.attached(attempt);
-            let disks: Vec<_> = attached.iter().map(|i| self.disks[usize::from(*i)].clone() as Arc<dyn Disk>).collect();
-            let options: Options = self.plan.options.clone();
-            let opened = Engine::open(disks, STORE, self.memory.clone(), Box::new(self.counter.clone()), options);
-            if self.power.is_gone() {
-                self.tally.count("crashes while opening", 1);
-                self.say(|| "crash while opening".into());
-                power = !self.dice.one_in(3);
-                continue;
-            }
-            self.power.set(i64::MAX);
-            match opened {
-                Ok((engine, opened)) => {
-                    self.say(|| format!("opened with {attached:?}: {opened:?}"));
-                    self.engine = Some(engine);
-                    return self.settle(&opened);
-                }
-                Err(e) => self.refused(&attached, &e)?,
-            }
-            power = false;
-        }
-        unreachable!("the loop ends by returning")
-    }
-
-    /// An opening was refused: only for a reason.
-    fn refused(&mut self, attached: &BTreeSet<u8>, why: &OpenError) -> Result<(), Broken> {
-        let lacking = !self.current.is_subset(attached) || self.spoiled;
-        match why {
-            OpenError::Stale { .. } if lacking => self.tally.count("stale disks refused", 1),
-            OpenError::NotAStore(_) if lacking => {}
-            OpenError::Io { .. } if self.counter.has_failed() => {}
-            _ => return Err(("opens", format!("with {attached:?}: {why}"))),
-        }
-        self.say(|| format!("refused with {attached:?}: {why}"));
-        Ok(())
-    }
-
-    /// Which disks are there at this opening; all of them after a few refusals.
-    fn attached(&mut self, attempt: u32) -> BTreeSet<u8> {
-        let mut all: BTreeSet<u8> = (0..DISKS as u8).collect();
-        if attempt < 4 && self.dice.one_in(4) {
-            let away = self.plan.weak().map_or_else(|| self.dice.below(DISKS as u64) as u8, |w| w as u8);
-            all.remove(&away);
-        }
-        all
-    }
-
-    /// After an opening: what the model must find, and then believes.
-    fn settle(&mut self, opened: &Opened) -> Result<(), Broken> {
-        self.tally.count("commits cut", opened.cut);
-        self.tally.count("repairs", opened.repaired.len() as u64);
-        self.tally.count("disks made whole", opened.resynced.len() as u64);
-        self.tally.count("catalogues rebuilt", u64::from(opened.rebuilt));
-        invariants::no_damage(opened)?;
-        let engine = self.engine.as_mut().expect("it was opened");
-        invariants::state(engine, &self.model)?;
-        for (id, stream) in &mut self.model.streams {
-            stream.cut_to(engine.state(*id).as_ref());
-        }
-        self.check_all()?;
-        self.model.log = Some(self.engine().log_head());
-        self.current = self.engine().current().into_iter().collect();
-        self.readmit_all()
-    }
-
     /// Checks everything that holds at any time.
     pub fn check_all(&mut self) -> Result<(), Broken> {
         let (engine, model, mut reader) = self.parts();
         invariants::state(engine, model)?;
-        invariants::bytes(engine, &mut reader, model)?;
+        let unreadable = invariants::bytes(engine, &mut reader, model)?;
+        if model.lost {
+            let checked = invariants::copies(engine, &mut reader)?;
+            return invariants::loss_is_told(unreadable, &checked);
+        }
         invariants::log(engine, &mut reader, model)
     }
 
     /// Checks, at rest, that all copies are whole or become so.
     pub fn check_copies(&mut self) -> Result<(), Broken> {
         let (engine, _, mut reader) = self.parts();
-        let repaired = invariants::copies(engine, &mut reader)?;
-        self.tally.count("repairs", repaired.len() as u64);
-        self.say(|| format!("verified: repaired {repaired:?}"));
-        match repaired.first() {
-            Some(what) if !self.spoiled => Err(("copies converge", format!("nothing was spoiled, and the copies differ: {what}"))),
-            _ => Ok(()),
-        }
+        let checked = invariants::copies(engine, &mut reader)?;
+        self.tally.count("repairs", checked.repaired.len() as u64);
+        self.say(|| format!("verified: repaired {:?}", checked.repaired));
+        invariants::whole(&checked, self.spoiled, self.model.lost)
     }
 }
 
-fn carry_out(disks: &[Arc<SimDisk>], request: &Request<Memory>) -> io::Result<usize> {
+/// Does what the store asked for.
+pub fn carry_out(disks: &[Arc<SimDisk>], request: &Request<Memory>) -> io::Result<usize> {
     let disk = &disks[usize::from(request.disk)];
     match &request.op {
         Op::Write { at, blocks } => disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len()),

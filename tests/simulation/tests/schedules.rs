@@ -29,6 +29,8 @@ fn all_invariants_hold_over_thousands_of_schedules() {
         "phantom writes",
         "misdirected writes",
         "disks rewound",
+        "strange disks refused",
+        "blocks lost on every disk",
         "disks stopped",
         "disks made whole",
         "stale disks refused",

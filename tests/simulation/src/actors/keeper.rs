@@ -12,7 +12,7 @@ impl World {
     pub fn rewrite(&mut self) -> Result<(), Broken> {
         let wrong = |e: &dyn std::fmt::Display| ("progress", format!("rewriting: {e}"));
         self.drain()?;
-        let Some(segment) = self.engine().sparse() else { return Ok(()) };
+        let Some(segment) = self.store().sparse() else { return Ok(()) };
         self.say(|| format!("rewrite segment {}", segment.number()));
         let (_, _, mut reader) = self.parts();
         let mut moved = Vec::new();
@@ -20,14 +20,21 @@ impl World {
             moved.push(m);
             Ok::<_, Refused>(())
         });
-        gathered.map_err(|e| wrong(&e))?.map_err(|e| wrong(&e))?;
+        match gathered {
+            Ok(taken) => taken.map_err(|e| wrong(&e))?,
+            Err(_) if self.model.lost => {
+                self.store().give_up(&segment);
+                return Ok(());
+            }
+            Err(e) => return Err(wrong(&e)),
+        }
         for m in &moved {
             loop {
-                match self.engine().rewrite(m) {
+                match self.store().rewrite(m) {
                     Ok(()) => break,
                     Err(Refused::Busy) => self.pump(8)?,
                     Err(Refused::Full) => {
-                        self.engine().give_up(&segment);
+                        self.store().give_up(&segment);
                         return Ok(());
                     }
                     Err(other) => return Err(wrong(&other)),
@@ -40,11 +47,11 @@ impl World {
         }
         self.drain()?;
         let ticket = self.ticket(Waits::Other);
-        match self.engine().retire(&segment, ticket) {
+        match self.store().retire(&segment, ticket) {
             Ok(()) => self.tally.count("segments rewritten", 1),
             Err(Refused::Busy | Refused::Full) => {
                 self.void(ticket);
-                self.engine().give_up(&segment);
+                self.store().give_up(&segment);
             }
             Err(other) => return Err(wrong(&other)),
         }

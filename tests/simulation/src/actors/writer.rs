@@ -69,7 +69,7 @@ impl World {
         };
         let record = self.record(id, epoch, offset, bytes, buffer);
         let ticket = self.ticket(Waits::Record(id, offset + bytes.len() as u64));
-        let outcome = self.engine().append(record, ticket);
+        let outcome = self.store().append(record, ticket);
         if !matches!(outcome, Ok(Appended::Pending)) {
             self.void(ticket);
         }
@@ -101,8 +101,11 @@ impl World {
                 let buffer = Memory::new(1).take(bytes.len()).expect("a fresh pool");
                 let record = self.record(id, sent.epoch, sent.offset, &bytes, buffer);
                 let (_, _, mut reader) = self.parts();
-                let compared = reader.compare(&place, &record).map_err(|e| ("acknowledged is readable", e.to_string()))?;
-                compared.is_ok()
+                match reader.compare(&place, &record) {
+                    Ok(compared) => compared.is_ok(),
+                    Err(_) if self.model.lost => return Ok(()),
+                    Err(e) => return Err(("acknowledged is readable", e.to_string())),
+                }
             }
             Err(Refused::Fork { .. }) => false,
             Err(Refused::Busy) => return Ok(()),
@@ -120,7 +123,7 @@ impl World {
         let Some(id) = self.pick_stream() else { return Ok(()) };
         let epoch = self.model.streams[&id].epoch;
         let ticket = self.ticket(Waits::Close(id, epoch));
-        let outcome = self.engine().close_epoch(id, epoch, ticket);
+        let outcome = self.store().close_epoch(id, epoch, ticket);
         self.say(|| format!("close #{ticket} {id} epoch {epoch}: {outcome:?}"));
         match outcome {
             Ok(()) => {
@@ -141,13 +144,27 @@ impl World {
         self.drain()?;
         let Some(id) = self.pick_stream() else { return Ok(()) };
         let (generation, ahead) = (self.model.streams[&id].generation.clone(), self.model.streams[&id].acknowledged + 1);
-        match self.engine().present(&generation, id, ahead) {
+        match self.store().present(&generation, id, ahead) {
             Err(Refused::Alarmed { .. } | Refused::Busy | Refused::Full) => {}
             other => return Err(("rollback alarms", format!("an agent that is ahead of the store was answered {other:?}"))),
         }
-        let alarmed = self.engine().present(&generation, id, 0).is_err();
-        if alarmed && self.engine().state(id).is_some() {
+        let alarmed = self.store().present(&generation, id, 0).is_err();
+        if alarmed && self.store().state(id).is_some() {
             self.readmit(id)?;
+        }
+        Ok(())
+    }
+
+    /// After an opening every agent says what it holds: where the store has less, that is an alarm.
+    pub fn present_all(&mut self) -> Result<(), Broken> {
+        let known: Vec<_> = self.model.streams.iter().map(|(id, s)| (*id, s.generation.clone(), s.acknowledged)).collect();
+        for (id, generation, holds) in known {
+            let behind = self.store().state(id).map_or(0, |s| s.chain.length) < holds;
+            let before = self.store().state(id).is_some_and(|s| s.alarm.is_some());
+            let alarmed = matches!(self.store().present(&generation, id, holds), Err(Refused::Alarmed { .. }));
+            if alarmed != (behind || before) {
+                return Err(("rollback alarms", format!("stream {id}: behind {behind}, alarmed before {before}, alarmed now {alarmed}")));
+            }
         }
         Ok(())
     }
@@ -156,7 +173,7 @@ impl World {
     pub fn readmit_all(&mut self) -> Result<(), Broken> {
         let ids: Vec<_> = self.model.streams.keys().copied().collect();
         for id in ids {
-            if self.engine().state(id).is_some_and(|s| s.alarm.is_some()) {
+            if self.store().state(id).is_some_and(|s| s.alarm.is_some()) {
                 self.readmit(id)?;
             }
         }
@@ -166,7 +183,7 @@ impl World {
     fn readmit(&mut self, id: StreamId) -> Result<(), Broken> {
         for _ in 0..100 {
             let ticket = self.ticket(Waits::Other);
-            match self.engine().readmit(id, ticket) {
+            match self.store().readmit(id, ticket) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Busy) => {
                     self.void(ticket);
