@@ -61,20 +61,20 @@ pub(crate) fn recover<P: Pool>(
 ) -> Result<Recovered, ReadError> {
     let slots = superblock.geometry.slots;
     let mut out = Checked::default();
-    let (mut catalogue, found, sequence, mut last_run) = match checkpoint {
+    let (mut catalogue, found, marked, sequence, mut last_run) = match checkpoint {
         Some(Loaded { mut catalogue, sequence, front }) => {
-            let found = after_checkpoint(copies, superblock, &mut catalogue, &front, &mut out)?;
-            (catalogue, found, sequence, front.run)
+            let (found, marked) = after_checkpoint(copies, superblock, &mut catalogue, &front, &mut out)?;
+            (catalogue, found, marked, sequence, front.run)
         }
         None => {
             opened.rebuilt = true;
             let mut catalogue = Catalogue::empty(slots);
             let found = everything(copies, superblock, &mut catalogue, &mut out)?;
-            (catalogue, found, 0, 0)
+            (catalogue, found, 0, 0, 0)
         }
     };
     last_run = found.iter().map(|f| f.part.head.run).fold(last_run, u64::max);
-    settle(copies, &mut catalogue, found, options, opened, &mut out)?;
+    settle(copies, &mut catalogue, found, marked, options, opened, &mut out)?;
     if !options.faulty(Fault::KeepOnOneCopy) {
         copies.flush_all()?;
     }
@@ -83,14 +83,16 @@ pub(crate) fn recover<P: Pool>(
     Ok(Recovered { catalogue, reserve: Vec::new(), sequence, last_run })
 }
 
+/// What was committed after a checkpoint, and the highest mark in segments without a header.
 fn after_checkpoint<P: Pool>(
     copies: &Copies<P>,
     superblock: &Superblock,
     catalogue: &mut Catalogue,
     d: &Front,
     out: &mut Checked,
-) -> Result<Vec<Found>, ReadError> {
-    let mut starts = Vec::new();
+) -> Result<(Vec<Found>, u64), ReadError> {
+    let (mut starts, mut marked) = (Vec::new(), 0);
+    let since = |h: &Head| h.run == d.run && h.commit > d.commit;
     for (slot, tail) in &catalogue.tails {
         let Some(s) = catalogue.segment(*slot) else { continue };
         let generation = catalogue.generations[s.generation as usize].clone();
@@ -102,14 +104,35 @@ fn after_checkpoint<P: Pool>(
     for slot in d.reserve.iter().filter(|s| **s < superblock.geometry.slots) {
         let new =
             |h: &hoidla_format::disk::segment::SegmentHeader| h.store == superblock.store && h.run == d.run && h.incarnation >= first_new;
-        starts.extend(start_of(copies, *slot, new, catalogue, out)?);
+        match start_of(copies, *slot, new, catalogue, out)? {
+            Some(start) => starts.push(start),
+            None => marked = marked.max(mark_without_header(copies, *slot, catalogue, |h| since(h) && h.incarnation >= first_new)?),
+        }
     }
     starts.sort_by_key(|s| s.slot);
     let mut found = Vec::new();
     for start in &starts {
-        walk(copies, start, |h| h.run == d.run && h.commit > d.commit, &mut found)?;
+        walk(copies, start, since, &mut found)?;
     }
-    Ok(found)
+    Ok((found, marked))
+}
+
+/// A segment whose header is bad on every copy belongs to nobody, but the marks in it still
+/// tell what was kept: what is missing is damage and not a commit that never was.
+fn mark_without_header<P: Pool>(
+    copies: &Copies<P>,
+    slot: u32,
+    catalogue: &mut Catalogue,
+    accept: impl Fn(&Head) -> bool,
+) -> Result<u64, ReadError> {
+    let (mut block, mut mark) = (1, 0);
+    while block < copies.geometry.segment_blocks {
+        let Some(batch) = copies.batch(slot, block, &accept)? else { break };
+        mark = mark.max(batch.head.mark);
+        catalogue.next_incarnation = catalogue.next_incarnation.max(batch.head.incarnation + 1);
+        block += batch.head.blocks();
+    }
+    Ok(mark)
 }
 
 fn everything<P: Pool>(
@@ -180,11 +203,12 @@ fn settle<P: Pool>(
     copies: &Copies<P>,
     catalogue: &mut Catalogue,
     found: Vec<Found>,
+    marked: u64,
     options: &Options,
     opened: &mut Opened,
     out: &mut Checked,
 ) -> Result<(), ReadError> {
-    let mark = found.iter().map(|f| f.part.head.mark).fold(catalogue.commit, u64::max);
+    let mark = found.iter().map(|f| f.part.head.mark).fold(marked.max(catalogue.commit), u64::max);
     let mut commits: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
     for f in found {
         commits.entry(f.part.head.commit).or_default().push(f);

@@ -287,7 +287,13 @@ fn what_is_rewritten_meanwhile_ends_too() {
     fill(&mut engine, 2, 2);
     let segment = engine.segment(0).unwrap();
     let mut moved = Vec::new();
-    Reader::new(engine.disks(), Arc::new(Memory::new(64))).gather(&segment, |m| Ok::<_, ()>(moved.push(m))).unwrap().unwrap();
+    Reader::new(engine.disks(), Arc::new(Memory::new(64)))
+        .gather(&segment, |m| {
+            moved.push(m);
+            Ok::<_, ()>(())
+        })
+        .unwrap()
+        .unwrap();
     engine.tell_powered(may_end(0, 1));
     engine.expire(&land(), 2, u64::MAX, 1).unwrap();
     moved.iter().for_each(|m| engine.rewrite(m).unwrap());

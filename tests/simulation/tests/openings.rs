@@ -123,6 +123,22 @@ fn a_full_store_refuses_before_it_acknowledges_and_goes_on() {
 }
 
 #[test]
+fn a_new_segment_whose_header_is_gone_from_every_disk_is_damage_and_not_a_cut() {
+    let (a, b, nv) = (disk("a", 20), disk("b", 20), Counter::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, _) = open(&[&a, &b], &nv).unwrap();
+    engine.append(record(1, 0, b"kept"), 1).unwrap();
+    assert_eq!(settle(&mut engine), [4]);
+    drop(engine);
+    let first_segment = 96;
+    [&a, &b].iter().for_each(|d| d.ruin(first_segment..first_segment + 1));
+    let (mut engine, opened) = open(&[&a, &b], &nv).unwrap();
+    assert!(opened.damage.iter().any(|d| d.contains("marked as kept")), "{opened:?}");
+    let g = Generation { dataset: "land".parse().unwrap(), number: 1 };
+    assert_eq!(engine.present(&g, StreamId([1; 16]), 4), Err(Refused::Alarmed { presented: 4 }), "and its agent is told");
+}
+
+#[test]
 fn what_is_no_continuation_is_refused() {
     let (a, nv) = (disk("a", 20), Counter::default());
     format(&[&a], STORE, &nv);
