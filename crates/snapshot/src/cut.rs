@@ -5,15 +5,15 @@
 //! other products are published): what hides lengths is packing, not the key.
 
 /// The least bytes of a chunk that doesn't end its file.
-pub const LEAST: usize = 64 << 10;
+pub const LEAST: usize = 96 << 10;
 /// Until here a chunk rather goes on, from here on it rather ends.
-pub const AIM: usize = 128 << 10;
+pub const AIM: usize = 112 << 10;
 /// The most bytes of a chunk.
 pub const MOST: usize = 512 << 10;
 
 /// A cut before [`AIM`] is expected once in so many bytes, and after it.
 const RARE: u64 = u64::MAX / (256 << 10);
-const OFTEN: u64 = u64::MAX / (32 << 10);
+const OFTEN: u64 = u64::MAX / (48 << 10);
 /// Bytes that the hash remembers.
 const WINDOW: usize = 64;
 /// Places of one block that are searched at once: a hash alone would wait for its own last step.

@@ -19,7 +19,7 @@ use crate::{
 /// The most bytes asked of one read: what was read is still in the processor's cache when it is cut.
 const READ: usize = 256 << 10;
 /// So many bytes nearly always hold a cut.
-const LIKELY: usize = MOST / 2;
+const LIKELY: usize = 320 << 10;
 /// Below so much room a new batch begins.
 const LITTLE: usize = 64 << 10;
 
