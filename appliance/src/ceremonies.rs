@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -73,7 +73,7 @@ fn boots(clock: &Clock) -> (u32, u32) {
 }
 
 /// Time since the machine started, the time asleep included: a suspended machine keeps nothing open longer.
-fn now() -> Duration {
+pub fn since_boot() -> Duration {
     let clock = nix::time::ClockId::CLOCK_BOOTTIME;
     nix::time::clock_gettime(clock).expect("Linux has this clock").into()
 }
@@ -107,7 +107,13 @@ impl Ceremonies {
     /// Grants open now.
     pub fn open_now(&self) -> u16 {
         let inner = self.lock();
-        inner.intake.all(now()).filter(|c| matches!(c.phase(), Phase::Open { .. })).count() as u16
+        inner.intake.all(since_boot()).filter(|c| matches!(c.phase(), Phase::Open { .. })).count() as u16
+    }
+
+    /// The datasets that a ceremony under way or an opening covers.
+    pub fn covered_now(&self) -> BTreeSet<Name> {
+        let inner = self.lock();
+        inner.intake.all(since_boot()).flat_map(|c| c.grant().statement.covers.iter().map(|c| c.dataset.clone())).collect()
     }
 
     /// Takes a grant: its ceremony begins, or goes on.
@@ -129,10 +135,10 @@ impl Ceremonies {
         {
             let mut inner = self.lock();
             // Here, since intake sweeps when it begins one: what the ended ones held goes too.
-            let ended = inner.intake.sweep(now());
+            let ended = inner.intake.sweep(since_boot());
             inner.forget(&ended);
-            if inner.intake.get(&hash, now()).is_none() {
-                inner.intake.begin(by, grant, challenge, covered, now()).map_err(|e| refused(Code::Busy, e))?;
+            if inner.intake.get(&hash, since_boot()).is_none() {
+                inner.intake.begin(by, grant, challenge, covered, since_boot()).map_err(|e| refused(Code::Busy, e))?;
                 inner.held.insert(hash, Arc::new(held));
             }
             self.tell_door(&inner);
@@ -191,7 +197,7 @@ impl Ceremonies {
     /// The answer to a grant whose ceremony is under way.
     fn challenged(&self, grant: &Hash32) -> Option<Response> {
         let inner = self.lock();
-        let ceremony = inner.intake.get(grant, now())?;
+        let ceremony = inner.intake.get(grant, since_boot())?;
         Some(self.answer(&ceremony.grant().statement, ceremony.challenge()))
     }
 
@@ -214,8 +220,8 @@ impl Ceremonies {
         let grant = claimed.statement.grant;
         let (verified, occasion, vaults, held) = {
             let inner = self.lock();
-            let verified = inner.intake.verify(&grant, from, note, now()).map_err(|e| no(&e))?;
-            let ceremony = inner.intake.get(&grant, now()).ok_or_else(|| no(&"the ceremony has ended"))?;
+            let verified = inner.intake.verify(&grant, from, note, since_boot()).map_err(|e| no(&e))?;
+            let ceremony = inner.intake.get(&grant, since_boot()).ok_or_else(|| no(&"the ceremony has ended"))?;
             let held = inner.held.get(&grant).cloned().ok_or_else(|| no(&"the ceremony has ended"))?;
             let vaults: Vec<Vault> = ceremony.covered().iter().map(|c| c.vault.clone()).collect();
             (verified, ceremony.occasion(), vaults, held)
@@ -224,7 +230,7 @@ impl Ceremonies {
             let fits = |v: &&Vault| v.dataset == share.dataset && v.vault_epoch == share.vault_epoch;
             let vault = vaults.iter().find(fits).cloned().ok_or_else(|| no(&"a share of no vault that the grant covers"))?;
             let _turn = self.turn.lock().await;
-            self.lock().intake.hears(&grant, from, now()).map_err(|e| no(&e))?;
+            self.lock().intake.hears(&grant, from, since_boot()).map_err(|e| no(&e))?;
             let verdict = self.helpers.check(&held.one_time, occasion, vault, from.clone(), share.clone(), &held.ended).await;
             verdict.map_err(failed)?.map_err(|why| {
                 tracing::warn!("a bad share: {why}");
@@ -234,8 +240,8 @@ impl Ceremonies {
         }
         let complete = {
             let mut inner = self.lock();
-            inner.intake.accept(verified, now()).map_err(|e| no(&e))?;
-            inner.intake.get(&grant, now()).is_some_and(|c| matches!(c.phase(), Phase::Complete { .. }))
+            inner.intake.accept(verified, since_boot()).map_err(|e| no(&e))?;
+            inner.intake.get(&grant, since_boot()).is_some_and(|c| matches!(c.phase(), Phase::Complete { .. }))
         };
         tracing::info!(%grant, custodian = %from, "approved");
         if complete {
@@ -251,7 +257,7 @@ impl Ceremonies {
         let (held, quorate) = {
             let mut inner = self.lock();
             let held = inner.held.get(&grant).cloned().context("the ceremony was sealed")?;
-            (held, inner.intake.take(&grant, now())?)
+            (held, inner.intake.take(&grant, since_boot())?)
         };
         let keys = self.rewrapped(&quorate, &held).await;
         let mut inner = self.lock();
@@ -259,7 +265,7 @@ impl Ceremonies {
         ensure!(!held.ended.load(Ordering::SeqCst), "it was sealed during its opening; the grant must be approved anew");
         inner.held.remove(&grant);
         let opened = keys.and_then(|keys| {
-            inner.intake.opened(&grant, now())?;
+            inner.intake.opened(&grant, since_boot())?;
             tracing::info!(%grant, keys = keys.len(), "opened");
             inner.keys.insert(grant, Arc::new(keys));
             Ok(())
@@ -336,7 +342,7 @@ impl Ceremonies {
     /// How far a ceremony is.
     fn progress(&self, grant: &Hash32) -> Option<Progress> {
         let inner = self.lock();
-        let ceremony = inner.intake.get(grant, now())?;
+        let ceremony = inner.intake.get(grant, since_boot())?;
         let (opened, until) = match ceremony.phase() {
             Phase::Open { until } => (true, until),
             Phase::Collecting { until } | Phase::Complete { until } | Phase::Opening { until } => (false, until),
@@ -348,7 +354,7 @@ impl Ceremonies {
             have: if opened { c.vault.quorum } else { have(&c.vault, &approved) },
             need: c.vault.quorum,
         };
-        let seconds_left = until.saturating_sub(now()).as_secs().min(u32::MAX.into()) as u32;
+        let seconds_left = until.saturating_sub(since_boot()).as_secs().min(u32::MAX.into()) as u32;
         Some(Progress { grant: *grant, opened, seconds_left, vaults: ceremony.covered().iter().map(of).collect() })
     }
 
@@ -374,7 +380,7 @@ impl Ceremonies {
     /// Forgets what has expired; called often.
     pub fn sweep(&self) {
         let mut inner = self.lock();
-        let ended = inner.intake.sweep(now());
+        let ended = inner.intake.sweep(since_boot());
         inner.forget(&ended);
         if !ended.is_empty() {
             tracing::info!(count = ended.len(), "expired: sealed again");
@@ -405,11 +411,11 @@ impl Ceremonies {
             let g = &c.grant().statement;
             matches!(c.phase(), Phase::Open { .. }) && g.reader.signing == *reader && covers(g, dataset)
         };
-        inner.intake.all(now()).any(lets).then_some(()).ok_or_else(sealed)
+        inner.intake.all(since_boot()).any(lets).then_some(()).ok_or_else(sealed)
     }
 
     fn opened<'a>(&self, inner: &'a Inner, grant: &Hash32, reader: &Bytes) -> Result<&'a Ceremony, Refused> {
-        let ceremony = inner.intake.get(grant, now()).filter(|c| matches!(c.phase(), Phase::Open { .. })).ok_or_else(sealed)?;
+        let ceremony = inner.intake.get(grant, since_boot()).filter(|c| matches!(c.phase(), Phase::Open { .. })).ok_or_else(sealed)?;
         if ceremony.grant().statement.reader.signing != *reader {
             return Err(refused(Code::NotAllowed, "this grant is for another reader"));
         }
@@ -419,7 +425,7 @@ impl Ceremonies {
     /// Tells the door which readers it may let in; under the lock, so that the last word is the newest.
     fn tell_door(&self, inner: &Inner) {
         let reader = |c: &Ceremony| (c.grant().statement.reader.name.clone(), c.grant().statement.reader.signing.clone());
-        let readers: Vec<(Name, Bytes)> = inner.intake.all(now()).map(reader).collect();
+        let readers: Vec<(Name, Bytes)> = inner.intake.all(since_boot()).map(reader).collect();
         if let Err(e) = self.admission.set_readers(&readers) {
             tracing::error!("the door does not know a reader: {e}");
         }

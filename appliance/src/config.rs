@@ -5,6 +5,7 @@
 //! STATE/identity.txt      what the TPM said it is (`appliance/1`)
 //! STATE/tpm/              the TPM's own blobs, useless elsewhere
 //! STATE/papers/           signed statements, as the authority signed them
+//! STATE/skips/            the authority's words about time
 //! STATE/health.json       written by the running daemon, for the panel
 //! ```
 //!
@@ -79,6 +80,11 @@ impl State {
     /// Where signed statements are kept.
     pub fn papers(&self) -> PathBuf {
         self.folder.join("papers")
+    }
+
+    /// Where the authority's words about time are kept.
+    pub fn skips(&self) -> PathBuf {
+        self.folder.join("skips")
     }
 
     /// Where the identity is kept.

@@ -36,7 +36,9 @@ use crate::{
     identify,
     machine::{self, Membership, NodeKey},
     papers::Papers,
+    scrubber::{Scrubber, Wholeness},
     session::{self, Patience, Writers},
+    time::{Ages, Keeper},
 };
 
 /// The PCR that tells under which papers the daemon runs.
@@ -55,11 +57,20 @@ pub struct Settings {
     pub patience: Patience,
     /// Connections in all, handshakes under way, from one address, of one peer.
     pub crowd: (usize, usize, usize, usize),
+    /// How often the clocks are looked at.
+    pub tick: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { memory: 128 << 20, windows: 64 << 20, window: 16 << 20, patience: Patience::default(), crowd: (256, 64, 64, 4) }
+        Self {
+            memory: 128 << 20,
+            windows: 64 << 20,
+            window: 16 << 20,
+            patience: Patience::default(),
+            crowd: (256, 64, 64, 4),
+            tick: Duration::from_secs(60),
+        }
     }
 }
 
@@ -78,6 +89,8 @@ pub struct Daemon {
     /// Who writes what.
     pub writers: Writers,
     pub(crate) counts: Counts,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) scrubber: Scrubber,
     pub(crate) stop: watch::Sender<bool>,
     limits: Arc<Limits>,
     configured: u8,
@@ -118,6 +131,10 @@ pub struct Panel {
     pub openings: u16,
     /// Connections now.
     pub connections: usize,
+    /// When everything was last seen whole.
+    pub wholeness: Wholeness,
+    /// Time and retention.
+    pub ages: Ages,
     /// What went wrong with disks, in words.
     pub troubles: Vec<String>,
     /// Milliseconds that the start took, until the door was open.
@@ -145,7 +162,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let authority = config.authority_key()?;
     let papers = Arc::new(Papers::kept(&state.papers(), &authority, &identity)?);
     let tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
-    let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
+    let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority: authority.clone() };
     warn_of_development(&papers);
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     check_counters(&tpm, &papers)?;
@@ -161,7 +178,10 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone() });
     tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
-    let ceremonies = Arc::new(Ceremonies::new(ground, tpm, helpers, admission.clone(), store.clone()));
+    let ceremonies = Arc::new(Ceremonies::new(ground, tpm.clone(), helpers, admission.clone(), store.clone()));
+    let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
+    keeper.promise().await?;
+    let scrubber = Scrubber::new(store.clone());
     let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("{} cannot be listened on", config.listen))?;
     let (total, handshakes, address, peer) = settings.crowd;
     let counts = Counts::of(papers.site.statement.datasets.iter().map(|d| d.name.clone()));
@@ -176,6 +196,8 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         ceremonies,
         writers: Writers::default(),
         counts,
+        keeper,
+        scrubber,
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
         configured: config.disks.len() as u8,
@@ -274,7 +296,7 @@ impl Daemon {
             used: capacity.saturating_sub(free),
             streams: self.counts.streams(),
             log_size,
-            damaged: self.damaged.load(Ordering::Relaxed),
+            damaged: self.damaged.load(Ordering::Relaxed) + self.scrubber.wholeness().damage.len() as u64,
             alarms: self.alarms.load(Ordering::Relaxed),
             openings: self.ceremonies.open_now(),
             uptime: self.started.elapsed().as_secs(),
@@ -319,6 +341,8 @@ impl Panel {
             alarms: h.alarms,
             openings: h.openings,
             connections: d.limits.in_use(),
+            wholeness: d.scrubber.wholeness(),
+            ages: d.keeper.ages(),
             troubles: d.store.troubles(),
             start_ms,
             written: hoidla_format::Moment::now().seconds(),
@@ -336,6 +360,9 @@ impl Running {
         let mut sessions = JoinSet::new();
         let mut background = JoinSet::new();
         background.spawn(Panel::keep(self.daemon.clone(), self.state.health(), self.address, self.start_ms));
+        background.spawn(self.daemon.keeper.clone().keep(self.daemon.settings.tick));
+        let scrubbing = self.daemon.clone();
+        background.spawn(async move { scrubbing.scrubber.keep(scrubbing.settings.tick).await });
         background.spawn(keep_dense(self.daemon.store.clone()));
         loop {
             tokio::select! {

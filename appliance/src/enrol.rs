@@ -8,7 +8,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
-use hoidla_format::statements::ApplianceIdentity;
+use hoidla_format::statements::{ApplianceIdentity, Site};
 use hoidla_store::{Disk as _, Layout};
 use hoidla_tpm::{Counter, Tpm, TpmError};
 use hoidla_uring::DiskFile;
@@ -73,10 +73,25 @@ fn not_older(state: &State, config: &Config, identity: &ApplianceIdentity, paper
     let Ok(kept) = Papers::kept(&state.papers(), &config.authority_key()?, identity) else { return Ok(()) };
     let (old, new) = (kept.site.statement.serial, papers.site.statement.serial);
     ensure!(new >= old, "the site file has serial {new}, this appliance knows serial {old}; bring the newest one");
+    not_shorter(&kept.site.statement, &papers.site.statement)?;
     ensure!(
         new > old || kept.site.hash == papers.site.hash,
         "two different site files have serial {new}; ask the authority which is right"
     );
+    Ok(())
+}
+
+/// Refuses a site file that keeps a dataset shorter than the one before.
+fn not_shorter(old: &Site, new: &Site) -> anyhow::Result<()> {
+    for d in &new.datasets {
+        let before = old.datasets.iter().find(|o| o.name == d.name).map_or(0, |o| o.retention_days);
+        ensure!(
+            d.retention_days >= before,
+            "the site file keeps {} for {} days, this appliance has promised {before}: retention only grows; ask the authority for one with {before} or more",
+            d.name,
+            d.retention_days
+        );
+    }
     Ok(())
 }
 

@@ -43,6 +43,7 @@ pub fn identify(state: &State, site_note: &[u8], name: &Name) -> anyhow::Result<
         node: Bytes(keys.node.marshal()),
         release_counter: keys.release_counter,
         site_counter: keys.site_counter,
+        hours_counter: keys.hours_counter,
     };
     let identity = as_before(state, identity);
     replace(&state.identity(), statement::write(&identity).as_bytes())?;
@@ -53,8 +54,12 @@ pub fn identify(state: &State, site_note: &[u8], name: &Name) -> anyhow::Result<
 /// identity's hash.
 fn as_before(state: &State, now: ApplianceIdentity) -> ApplianceIdentity {
     let Ok(before) = known(state) else { return now };
-    let counters = (before.release_counter, before.site_counter);
-    let same = ApplianceIdentity { release_counter: counters.0, site_counter: counters.1, ..now.clone() };
+    let same = ApplianceIdentity {
+        release_counter: before.release_counter,
+        site_counter: before.site_counter,
+        hours_counter: before.hours_counter,
+        ..now.clone()
+    };
     if same == before { before } else { now }
 }
 

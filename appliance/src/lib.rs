@@ -17,4 +17,6 @@ pub mod identify;
 pub mod machine;
 pub mod papers;
 pub mod scrub;
+pub mod scrubber;
 pub mod session;
+pub mod time;

@@ -12,7 +12,10 @@ use hoidlad::{
     daemon::{self, Panel, Settings},
     enrol::{self, Enrol},
     helper::{self, Helpers},
-    identify, scrub,
+    identify,
+    papers::Papers,
+    scrub,
+    time::skips::Skips,
 };
 
 /// The sealed storage appliance of a data embassy.
@@ -61,6 +64,11 @@ enum Command {
     },
     /// Check every stored byte on every disk, without keys; hoidlad must be stopped.
     Verify,
+    /// Take the authority's word that time passed while this machine was off.
+    Skip {
+        /// The word, as the authority signed it.
+        word: PathBuf,
+    },
     /// Say how the running appliance is.
     Status,
     /// Answer one question of an opening. Started by hoidlad itself.
@@ -97,6 +105,7 @@ fn main() -> ExitCode {
             Command::Enrol { papers, disk_size, format } => enrol_command(&state, &cli.output, Enrol { papers, disk_size, format }),
             Command::Run { log_json } => run(&state, log_json),
             Command::Verify => verify(&state, &cli.output),
+            Command::Skip { word } => skip(&state, &cli.output, &word),
             Command::Status => status(&state, &cli.output),
             Command::OpenHelper => unreachable!("answered above"),
         }
@@ -195,6 +204,20 @@ fn verify(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     Ok(if found.is_whole() { Outcome::Done } else { Outcome::No })
 }
 
+fn skip(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<Outcome> {
+    let note = fs::read(word).with_context(|| format!("{} cannot be read", word.display()))?;
+    let (authority, identity) = (state.config()?.authority_key()?, identify::known(state)?);
+    let papers = Papers::kept(&state.papers(), &authority, &identity)?;
+    let taken = Skips::kept(state, &authority, &identity)?.take(&note, state, &authority, &papers)?;
+    let days = (taken.to - taken.from) / 86_400;
+    let text = format!(
+        "Taken: time goes on from {} s to {} s, {days} days ({}).\nIt counts as soon as the running appliance has reached its beginning, within a minute; its log says so.",
+        taken.from, taken.to, taken.reason
+    );
+    output.result(&serde_json::json!({ "serial": taken.serial, "from": taken.from, "to": taken.to, "reason": taken.reason }), text)?;
+    Ok(Outcome::Done)
+}
+
 fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     let path = state.health();
     let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display())).next("start hoidlad run")?;
@@ -218,6 +241,18 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     screen.field("log", &format!("{} leaves", panel.log_size));
     screen.field("open", &format!("{} grants", panel.openings));
     screen.field("alarms", &format!("{} alarms, {} damaged", panel.alarms, panel.damaged));
+    screen.field(
+        "time",
+        &format!(
+            "powered for {} days ({} s); {} generations ended since the start",
+            panel.ages.powered / 86_400,
+            panel.ages.powered,
+            panel.ages.ended
+        ),
+    );
+    screen.field("whole", &panel.wholeness.words(panel.ages.powered));
+    panel.wholeness.damage.iter().for_each(|d| _ = screen.item(&format!("DAMAGED: {d}")));
+    panel.ages.generations.iter().chain(&panel.ages.odd).for_each(|line| _ = screen.item(line));
     panel.troubles.iter().for_each(|t| _ = screen.item(t));
     output.result(&serde_json::json!({ "alive": alive, "seconds_old": age, "panel": panel }), screen.text())?;
     let well = alive && panel.disks.0 == panel.disks.1 && panel.alarms == 0 && panel.damaged == 0;

@@ -12,6 +12,7 @@ use crate::{
     enrol::store_id,
     identify,
     machine::{self, Membership},
+    scrubber,
 };
 
 /// What verification found.
@@ -57,7 +58,7 @@ pub async fn scrub(state: &State, output: &Output) -> anyhow::Result<Scrubbed> {
     let mut from = 0;
     while let Some(segment) = store.segment(from).await? {
         from = segment.number() + 1;
-        let checked = store.check(segment).await?;
+        let checked = scrubber::check(&store, segment).await?;
         progress.add(checked.bytes);
         found.segments += 1;
         found.bytes += checked.bytes;
@@ -66,6 +67,7 @@ pub async fn scrub(state: &State, output: &Output) -> anyhow::Result<Scrubbed> {
         found.damage.extend(checked.damage);
     }
     progress.done();
+    store.note_powered().await?; // and with it, what was seen
     tokio::task::spawn_blocking(move || store.close()).await?;
     Ok(found)
 }

@@ -14,7 +14,7 @@ use hoidla_format::{
 use hoidla_quorum::fingerprint;
 use serde_json::json;
 
-use crate::{agent, deal, enrol, home::Home, release, roster, site};
+use crate::{agent, clock, deal, enrol, home::Home, release, roster, site};
 
 /// The home authority's program, for an offline, witnessed machine.
 #[derive(Parser)]
@@ -52,6 +52,9 @@ enum Command {
     /// The releases.
     #[command(subcommand)]
     Release(ReleaseCommand),
+    /// An appliance's time.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Deal the next vault epoch of some or all datasets.
     #[command(after_help = "Examples:
   hoidla-provision --home H deal --identity identity.txt     all datasets without a vault
@@ -151,6 +154,29 @@ enum RosterCommand {
 }
 
 #[derive(Subcommand)]
+enum ClockCommand {
+    /// Sign the word that time passed while an appliance was off: retention goes on from there.
+    #[command(after_help = "Example (the seconds are those that hoidlad status shows):
+  hoidla-provision --home H clock skip lux-1 --from 8640000 --days 90 --reason \"moved to another hall\"
+then, at the appliance: hoidlad skip skip-lux-1-1.txt")]
+    Skip {
+        /// The appliance.
+        appliance: Name,
+        /// The powered seconds at which it stands.
+        #[arg(long, value_name = "SECONDS")]
+        from: u64,
+        /// How many days it was off.
+        #[arg(long)]
+        days: u32,
+        /// Why, for its log.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
+#[derive(Subcommand)]
 enum ReleaseCommand {
     /// Approve an image's PCR values, for the vault epochs that may be opened.
     #[command(after_help = "Examples:
@@ -193,6 +219,20 @@ pub fn run(args: Args) -> Result<Outcome> {
             let release = release::sign(&home, &name, &pcrs, &retire, &passphrase)?;
             let text = format!("signed release {name}, release epoch {}, for {} vault epochs", release.epoch, release.vaults.len());
             output.result(&json!({ "release": name, "epoch": release.epoch, "vaults": release.vaults.len() }), text)?;
+        }
+        Command::Clock(ClockCommand::Skip { appliance, from, days, reason, passphrase }) => {
+            let (file, word) = clock::skip(&home, &clock::Request { appliance, from, days, reason }, &passphrase)?;
+            let text = format!(
+                "{}: the time of {} goes on from {} s to {} s, {days} days.\nGenerations whose days are over by then end at once. Next, at the appliance: hoidlad skip FILE",
+                file.display(),
+                word.appliance,
+                word.from,
+                word.to
+            );
+            output.result(
+                &json!({ "file": file, "appliance": word.appliance, "serial": word.serial, "from": word.from, "to": word.to }),
+                text,
+            )?;
         }
         Command::Deal { dataset, identity, replace, passphrase } => {
             let request = deal::Request { datasets: dataset, identities: identity, replace };

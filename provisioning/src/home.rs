@@ -118,6 +118,11 @@ impl Home {
         self.public().join(format!("enrolment-{appliance}.txt"))
     }
 
+    /// A word about an appliance's time.
+    pub fn skip(&self, appliance: &Name, serial: u32) -> PathBuf {
+        self.public().join(format!("skip-{appliance}-{serial}.txt"))
+    }
+
     /// What an appliance's TPM said it is.
     pub fn identity(&self, appliance: &Name) -> PathBuf {
         self.0.join("identities").join(format!("{appliance}.txt"))

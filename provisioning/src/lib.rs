@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod clock;
 pub mod deal;
 pub mod enrol;
 pub mod halves;

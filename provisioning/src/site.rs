@@ -207,6 +207,13 @@ fn check_serial(home: &Home, path: &Path, text: &str, site: &Site, hash: &Hash32
         let why = format!("serial {found} is not above {}, which was signed last: write {next}", last.statement.serial);
         return Err(at_line(path, text, "serial", &why));
     }
+    for d in &site.datasets {
+        let before = last.statement.datasets.iter().find(|o| o.name == d.name).map_or(0, |o| o.retention_days);
+        if d.retention_days < before {
+            let why = format!("{} was signed with {before} days, and retention only grows: write {before} or more", d.name);
+            return Err(at_line(path, text, &quoted(&d.name), &why));
+        }
+    }
     if last.statement.site != site.site {
         return Err(at_line(path, text, "site =", &format!("this folder is of site {}: write \"{0}\"", last.statement.site)));
     }

@@ -148,6 +148,7 @@ impl Stage {
             node: Bytes(node.marshal()),
             release_counter: 7,
             site_counter: 1,
+            hours_counter: 1,
         };
         let path = self.folder.path().join(format!("identity-{tpm}.txt"));
         fs::write(&path, write(&identity)).unwrap();

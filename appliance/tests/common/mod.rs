@@ -305,6 +305,7 @@ fn dummy_identity() -> ApplianceIdentity {
         node: b(),
         release_counter: 0,
         site_counter: 0,
+        hours_counter: 0,
     }
 }
 

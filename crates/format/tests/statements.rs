@@ -97,6 +97,7 @@ fn what_a_site_is() {
         node: bytes(4, 8),
         release_counter: 3,
         site_counter: 4,
+        hours_counter: 6,
     });
     holds(Enrolment {
         site: name("lux"),
@@ -115,6 +116,15 @@ fn what_a_site_is() {
         key: bytes(1, 49),
         issued: moment(),
         not_after: moment().plus(86_400),
+    });
+    holds(Skip {
+        site: name("lux"),
+        appliance: name("lux-1"),
+        serial: 2,
+        from: 864_000,
+        to: 8_640_000,
+        reason: "moved to another hall".into(),
+        issued: moment(),
     });
 }
 

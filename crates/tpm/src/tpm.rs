@@ -32,13 +32,16 @@ pub enum Counter {
     Intent = RELEASE_COUNTER + 2,
     /// Raised with every newer site file.
     Site = RELEASE_COUNTER + 3,
+    /// Raised once for each hour that the machine was powered.
+    Hours = RELEASE_COUNTER + 4,
 }
 
 /// What the TPM says of its clock. Not authenticated: quotes will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// Milliseconds the TPM has been powered.
-    pub powered_ms: u64,
+    /// Milliseconds since the TPM was reset. Nobody can set it: it is not the TPM's own `clock`,
+    /// which its owner moves forward.
+    pub since_reset_ms: u64,
     /// Resets (power cycles) so far.
     pub reset_count: u32,
     /// Restarts and resumptions since the last reset.
@@ -62,6 +65,8 @@ pub struct Identity {
     pub release_counter: u64,
     /// Where the site counter stands: serials of the site file are counted from here.
     pub site_counter: u64,
+    /// Where the counter of powered hours stands.
+    pub hours_counter: u64,
 }
 
 /// One TPM. Operations may be called from many threads; they run one after another.
@@ -107,6 +112,7 @@ impl Tpm {
     pub fn identity(&self, release: &ReleasePublic, reference: &PolicyRef, node: &Blob) -> Result<Identity, TpmError> {
         let ak = Public::signing_template(release.policy(reference).digest(), true);
         let (release_counter, site_counter) = (self.counter(Counter::Release)?, self.counter(Counter::Site)?);
+        let hours_counter = self.counter(Counter::Hours)?;
         Ok(Identity {
             ek: self.endorsement_key(&Public::ek_template())?,
             srk: self.srk.clone(),
@@ -114,6 +120,7 @@ impl Tpm {
             node: node.public.clone(),
             release_counter,
             site_counter,
+            hours_counter,
         })
     }
 
@@ -179,10 +186,11 @@ impl Tpm {
         self.with_srk(|esys, srk| esys.pcr_extend(index, digest, &esys.salted_session(srk)?))
     }
 
-    /// Resets, restarts and powered time.
+    /// Resets, restarts, and the time since the last reset.
     pub fn read_clock(&self) -> Result<Clock, TpmError> {
-        let clock = self.with_tpm(Esys::read_clock)?;
-        Ok(Clock { powered_ms: clock.clock, reset_count: clock.resetCount, restart_count: clock.restartCount, safe: clock.safe != 0 })
+        let time = self.with_tpm(Esys::read_clock)?;
+        let clock = time.clockInfo;
+        Ok(Clock { since_reset_ms: time.time, reset_count: clock.resetCount, restart_count: clock.restartCount, safe: clock.safe != 0 })
     }
 
     /// Where a counter stands, making it if there is none.

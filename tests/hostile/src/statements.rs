@@ -52,6 +52,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<Challenge>(text),
         one::<Approval>(text),
         one::<EpochHeader>(text),
+        one::<Skip>(text),
         one::<StreamRoot>(text),
         one::<Completeness>(text),
     ];

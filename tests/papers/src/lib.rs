@@ -130,6 +130,7 @@ impl SoftAppliance {
             node: Bytes(vec![3]),
             release_counter: 0,
             site_counter: 0,
+            hours_counter: 0,
         };
         Self { identity, registers: REGISTERS.map(register).to_vec(), key, key_name: ak.name() }
     }

@@ -176,6 +176,8 @@ pub struct ApplianceIdentity {
     pub release_counter: u64,
     /// Where the TPM's site counter stood; it is raised by one for each serial of the site file.
     pub site_counter: u64,
+    /// Where the TPM's counter of powered hours stood: hours are counted from here.
+    pub hours_counter: u64,
 }
 
 /// What binds one appliance's TPM to a site.
@@ -216,4 +218,25 @@ pub struct AgentCertificate {
     pub issued: Moment,
     /// Until when it may enter the door.
     pub not_after: Moment,
+}
+
+/// The authority's word that an appliance's time goes on where the machine was off: the only
+/// thing that moves it forward but running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skip {
+    /// The site.
+    pub site: Name,
+    /// The appliance.
+    pub appliance: Name,
+    /// Rises with each word to this appliance.
+    pub serial: u32,
+    /// The powered seconds from which it skips; they must have been reached.
+    pub from: u64,
+    /// The powered seconds to which it skips.
+    pub to: u64,
+    /// Why, for people.
+    pub reason: String,
+    /// When it was signed.
+    pub issued: Moment,
 }

@@ -109,6 +109,7 @@ impl PaperTpm {
             node: Bytes(vec![]),
             release_counter: 1,
             site_counter: 1,
+            hours_counter: 1,
         }
     }
 

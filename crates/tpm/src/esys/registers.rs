@@ -88,10 +88,11 @@ impl Esys {
     }
 
     /// The TPM's clock.
-    pub fn read_clock(&self) -> Result<tss::TPMS_CLOCK_INFO, TpmError> {
+    pub fn read_clock(&self) -> Result<tss::TPMS_TIME_INFO, TpmError> {
         let mut time = Returned::<tss::TPMS_TIME_INFO>::new();
         // SAFETY: live.
         check("ReadClock", unsafe { tss::Esys_ReadClock(self.ctx, NONE, NONE, NONE, &mut time.0) })?;
-        Ok(time.of("ReadClock")?.clockInfo)
+        let time = time.of("ReadClock")?;
+        Ok(tss::TPMS_TIME_INFO { time: time.time, clockInfo: time.clockInfo })
     }
 }

@@ -66,5 +66,6 @@ fn identity(w: &World) -> ApplianceIdentity {
         node: bytes(&id.node),
         release_counter: id.release_counter,
         site_counter: id.site_counter,
+        hours_counter: id.hours_counter,
     }
 }

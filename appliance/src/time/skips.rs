@@ -1,0 +1,119 @@
+//! The authority's word that time passed while the machine was off.
+//!
+//! Promises: nothing else moves time forward. A word counts only if the authority signed it for
+//! this appliance, its serial is above all known, it goes on from where time stands, and it skips
+//! no more than really passed since the last date that the authority signed here. It is absolute,
+//! so that one that is brought again changes nothing.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use hoidla_crypto::sign::{self, Signed, VerifyingKey};
+use hoidla_format::{
+    Moment,
+    statements::{ApplianceIdentity, Skip},
+};
+
+use crate::{
+    config::{State, replace},
+    papers::Papers,
+};
+
+/// Who signs.
+const AUTHORITY: &str = "authority";
+/// The most words that one machine needs in its life.
+const MOST: usize = 1000;
+
+/// All words that this machine has taken, by serial.
+#[derive(Clone, Debug, Default)]
+pub struct Skips(Vec<Signed<Skip>>);
+
+impl Skips {
+    /// Those in the state folder. A file that isn't a word of the authority for this appliance
+    /// counts nothing, and is said.
+    pub fn kept(state: &State, authority: &VerifyingKey, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
+        let folder = state.skips();
+        let mut all = Self::default();
+        if !folder.exists() {
+            return Ok(all);
+        }
+        let entries = fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+        let paths = entries.take(MOST).filter_map(Result::ok).map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "txt"));
+        let mut found: Vec<Signed<Skip>> = paths.filter_map(|p| read_kept(p, authority, identity)).collect();
+        found.sort_by_key(|s| s.statement.serial);
+        for skip in found {
+            if all.follows(&skip.statement).is_ok() {
+                all.0.push(skip);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether a word goes on from all that are known.
+    fn follows(&self, skip: &Skip) -> anyhow::Result<()> {
+        let (serial, to) = self.0.last().map_or((0, 0), |s| (s.statement.serial, s.statement.to));
+        ensure!(skip.serial > serial, "this word has serial {}, the appliance has taken {serial}: bring a newer one", skip.serial);
+        ensure!(skip.from >= to, "this word begins at {} s, where time was skipped already up to {to} s", skip.from);
+        ensure!(skip.from < skip.to, "this word skips nothing");
+        Ok(())
+    }
+
+    /// Takes a new word: checks it against everything, and keeps it.
+    pub fn take(&mut self, note: &[u8], state: &State, authority: &VerifyingKey, papers: &Papers) -> anyhow::Result<Skip> {
+        let signed = sign::open::<Skip>(note, Some(AUTHORITY), authority).context("the word about time")?;
+        let skip = &signed.statement;
+        is_for(skip, &papers.identity)?;
+        self.follows(skip)?;
+        let known = self.0.iter().map(|s| s.statement.issued).chain([papers.enrolment.statement.issued]).max();
+        check_length(skip, known.unwrap_or(skip.issued))?;
+        ensure!(!skip.reason.trim().is_empty(), "this word gives no reason");
+        fs::create_dir_all(state.skips())?;
+        replace(&state.skips().join(format!("skip-{}.txt", skip.serial)), note)?;
+        let skip = skip.clone();
+        self.0.push(signed);
+        Ok(skip)
+    }
+
+    /// Seconds skipped in all, by those whose beginning has been reached.
+    pub fn skipped(&self, powered: u64) -> u64 {
+        self.0.iter().filter(|s| s.statement.from <= powered).map(|s| s.statement.to - s.statement.from).sum()
+    }
+
+    /// The word that moves time on from `powered`, if there is one.
+    pub fn next(&self, powered: u64) -> Option<&Skip> {
+        self.0.iter().map(|s| &s.statement).find(|s| s.from <= powered && powered < s.to)
+    }
+}
+
+fn read_kept(path: PathBuf, authority: &VerifyingKey, identity: &ApplianceIdentity) -> Option<Signed<Skip>> {
+    let read = || -> anyhow::Result<_> {
+        let signed = sign::open::<Skip>(&fs::read(&path)?, Some(AUTHORITY), authority)?;
+        is_for(&signed.statement, identity)?;
+        Ok(signed)
+    };
+    read().inspect_err(|e| tracing::warn!("{} counts nothing: {e:#}", path.display())).ok()
+}
+
+fn is_for(skip: &Skip, identity: &ApplianceIdentity) -> anyhow::Result<()> {
+    ensure!(
+        skip.site == identity.site && skip.appliance == identity.name,
+        "this word is for {} of {}, this is {} of {}",
+        skip.appliance,
+        skip.site,
+        identity.name,
+        identity.site
+    );
+    Ok(())
+}
+
+/// No more may be skipped than passed between two dates that the authority signed.
+fn check_length(skip: &Skip, known: Moment) -> anyhow::Result<()> {
+    let passed = skip.issued.seconds().saturating_sub(known.seconds());
+    ensure!(
+        skip.to - skip.from <= passed,
+        "this word skips {} s, but only {passed} s lie between {known}, the last date that the authority signed here, and {}",
+        skip.to - skip.from,
+        skip.issued
+    );
+    Ok(())
+}
