@@ -93,8 +93,6 @@ pub struct Daemon {
     pub(crate) scrubber: Scrubber,
     pub(crate) stop: watch::Sender<bool>,
     limits: Arc<Limits>,
-    configured: u8,
-    missing: u8,
     damaged: AtomicU64,
     alarms: AtomicU64,
     started: Instant,
@@ -200,8 +198,6 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         scrubber,
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
-        configured: config.disks.len() as u8,
-        missing: (report.absent.len().max(report.opened.missing.len())) as u8,
         damaged: AtomicU64::new(damaged),
         alarms: AtomicU64::new(0),
         started: Instant::now(),
@@ -229,8 +225,11 @@ fn tell(report: &Report) -> u64 {
     for place in &report.opened.missing {
         tracing::error!("disk {place} is missing or stale; the store goes on with the others: replace it");
     }
-    for place in &report.opened.resynced {
-        tracing::warn!("disk {place} came back and was made whole");
+    for place in &report.opened.rebuilding {
+        tracing::warn!("disk {place} came back and is being rebuilt");
+    }
+    for (path, seen) in &report.strange {
+        tracing::error!("{} holds {seen}: it is left alone", path.display());
     }
     for warning in &report.warnings {
         tracing::warn!("{warning}");
@@ -272,6 +271,20 @@ async fn keep_dense(store: Store) {
     }
 }
 
+/// Rebuilds disks, whenever there is one to rebuild, for ever.
+async fn keep_whole(daemon: Arc<Daemon>) {
+    loop {
+        match daemon.store.rebuild().await {
+            Ok(damage) => {
+                daemon.damaged.fetch_add(damage.len() as u64, Ordering::Relaxed);
+                damage.iter().for_each(|what| tracing::error!("damage, found while rebuilding: {what}"));
+            }
+            Err(e) => tracing::warn!("rebuilding was ended: {e}"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// Waits until the daemon is asked to stop.
 pub(crate) async fn stopping(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stopping| *stopping).await;
@@ -288,10 +301,10 @@ impl Daemon {
     pub async fn health(&self) -> Health {
         let (free, capacity) = self.store.room().await.unwrap_or_default();
         let (log_size, _) = self.store.log_head().await.unwrap_or((0, hoidla_format::Hash32([0; 32])));
-        let failed = self.store.troubles().iter().filter(|t| t.contains("left alone")).count() as u8;
+        let disks = self.store.disks().await.unwrap_or_default();
         Health {
-            copies: self.configured,
-            current: self.configured.saturating_sub(self.missing).saturating_sub(failed),
+            copies: disks.len() as u8,
+            current: disks.iter().filter(|d| d.state == hoidla_uring::State::Current).count() as u8,
             capacity,
             used: capacity.saturating_sub(free),
             streams: self.counts.streams(),
@@ -364,6 +377,7 @@ impl Running {
         let scrubbing = self.daemon.clone();
         background.spawn(async move { scrubbing.scrubber.keep(scrubbing.settings.tick).await });
         background.spawn(keep_dense(self.daemon.store.clone()));
+        background.spawn(keep_whole(self.daemon.clone()));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,

@@ -111,13 +111,25 @@ async fn with_one_disk_gone_it_goes_on_and_says_so() {
     fs::rename(&other, e.disk(0)).unwrap();
     let running = e.start().await;
     let mut c = running.enter(&agent.door).await.unwrap();
-    assert_eq!(health(&mut c).await.current, 2);
+    until_whole(&mut c).await;
     assert_eq!(open_stream(&mut c, &agent.dataset, &w, w.chain).await.unwrap().acknowledged, w.chain);
     drop(c);
     running.stop().await;
     let found = scrub::scrub(&e.state(), &hoidla_cli::Output::default()).await.unwrap();
     assert!(found.is_whole() && found.missing == 0, "{found:?}");
     assert_eq!(found.records, 2);
+}
+
+/// Waits until every disk counts.
+async fn until_whole(c: &mut Connection) {
+    for _ in 0..600 {
+        let h = health(c).await;
+        if h.copies == h.current {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("it is never whole");
 }
 
 fn helpers() -> hoidlad::helper::Helpers {

@@ -231,7 +231,7 @@ impl Filler {
             any = true;
             match event {
                 Event::Acknowledged(_) => self.unanswered -= 1,
-                Event::Noted { .. } => {}
+                Event::Noted { .. } | Event::DiskJoined { .. } => {}
                 Event::DiskStopped { why, .. } | Event::Stopped { why } => bail!("the store stopped: {why}"),
             }
         }

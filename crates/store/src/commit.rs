@@ -12,14 +12,13 @@ use hoidla_format::disk::{
     BLOCK,
     batch::{Head, LARGE},
     segment::SegmentHeader,
-    superblock::next_membership,
 };
 
 use crate::{
     catalogue::{Part, run_leaf},
     device::{BlocksOf, Buffer, DiskNo, Op, Pool, Request},
     draft::{Draft, Link, Waiter},
-    engine::Engine,
+    engine::{Engine, places},
     options::Fault,
     types::{Acknowledged, Event},
 };
@@ -42,6 +41,9 @@ pub(crate) struct Flying<P: Pool> {
     pub log: hoidla_log::Frontier,
     pub pool: std::marker::PhantomData<P>,
 }
+
+/// What goes to every copy of a segment: slot, first block, bytes.
+type Write<P> = (u32, u32, BlocksOf<P>);
 
 /// What a completion is for.
 #[derive(Clone, Copy, Debug)]
@@ -96,24 +98,31 @@ impl<P: Pool> Engine<P> {
         let (mut parts, mut writes) = (Vec::new(), Vec::new());
         for (i, draft) in building.drafts.into_iter().enumerate() {
             let (header, front) = buffers.remove(0);
-            let base = self.superblock.geometry.segment_at(draft.slot);
             if let Some(buffer) = header {
-                writes.push((base * BLOCK as u64, self.seal_header(&draft, buffer)));
+                writes.push((draft.slot, 0, self.seal_header(&draft, buffer)));
             }
             let mut head = self.head_of(&draft, number, mark, &before);
             (head.part, head.parts) = (i as u16, parts_total);
-            let part = self.seal_part(draft, head, front, &mut writes, base);
+            let part = self.seal_part(draft, head, front, &mut writes);
             parts.push(part);
         }
         let mut waiters = building.waiters;
         waiters.iter_mut().for_each(|w| settle_leaf(w, &parts));
-        let steps = vec![Step::Writing(writes.len()); usize::from(self.superblock.places)];
+        let steps = self.steps_of(&writes);
         let log = self.frontier.clone();
         self.flying.push_back(Flying { number, parts, waiters, content, steps, log, pool: std::marker::PhantomData });
-        for (at, blocks) in writes {
-            self.write_everywhere(at, blocks, Purpose::Commit(number));
+        for (slot, block, blocks) in writes {
+            self.write_segment(slot, block, &blocks, Purpose::Commit(number));
         }
         true
+    }
+
+    /// What each disk has to do for these writes: a disk that holds none of their slots is done.
+    fn steps_of(&self, writes: &[Write<P>]) -> Vec<Step> {
+        let geometry = &self.superblock.geometry;
+        let count = |d: u8| writes.iter().filter(|w| geometry.holders(w.0) >> d & 1 == 1).count();
+        let step = |n| if n == 0 { Step::Done } else { Step::Writing(n) };
+        (0..geometry.places).map(|d| step(if self.written() >> d & 1 == 1 { count(d) } else { 0 })).collect()
     }
 
     /// A buffer for each draft's front, and one for each new segment's header.
@@ -173,10 +182,9 @@ impl<P: Pool> Engine<P> {
         head
     }
 
-    fn seal_part(&mut self, draft: Draft<P>, head: Head, mut front: P::Buffer, writes: &mut Vec<(u64, BlocksOf<P>)>, base: u64) -> Part {
+    fn seal_part(&mut self, draft: Draft<P>, head: Head, mut front: P::Buffer, writes: &mut Vec<Write<P>>) -> Part {
         let (bytes, hash) = head.to_bytes();
         let len = head.front_len();
-        let at = (base + u64::from(draft.block)) * BLOCK as u64;
         let out = front.as_mut();
         out[..bytes.len()].copy_from_slice(&bytes);
         let mut large = Vec::new();
@@ -184,10 +192,10 @@ impl<P: Pool> Engine<P> {
             if payload.len < LARGE as usize {
                 out[place..place + payload.len].copy_from_slice(payload.bytes());
             } else {
-                large.push((at + place as u64, payload.blocks));
+                large.push((draft.slot, draft.block + (place / BLOCK) as u32, payload.blocks));
             }
         }
-        writes.push((at, front.freeze(len)));
+        writes.push((draft.slot, draft.block, front.freeze(len)));
         writes.extend(large);
         let end = draft.block + head.blocks();
         match draft.index {
@@ -200,9 +208,18 @@ impl<P: Pool> Engine<P> {
         Part { slot: draft.slot, block: draft.block, generation: Arc::clone(&draft.generation), dense: draft.dense, head, hash }
     }
 
-    pub(crate) fn write_everywhere(&mut self, at: u64, blocks: BlocksOf<P>, purpose: Purpose) {
-        for disk in self.current() {
-            self.write(disk, at, blocks.clone(), purpose);
+    /// The disks that segments are written to.
+    fn written(&self) -> u64 {
+        if self.options.faulty(Fault::ForgetJoining) { self.current } else { self.writers() }
+    }
+
+    /// Writes to every copy of a segment.
+    pub(crate) fn write_segment(&mut self, slot: u32, block: u32, blocks: &BlocksOf<P>, purpose: Purpose) {
+        let geometry = self.superblock.geometry;
+        for disk in places(self.written()) {
+            if let Some(first) = geometry.segment_at(slot, disk) {
+                self.write(disk, (first + u64::from(block)) * BLOCK as u64, blocks.clone(), purpose);
+            }
         }
     }
 
@@ -221,7 +238,7 @@ impl<P: Pool> Engine<P> {
     /// What became of a request: the bytes written (0 for a flush), or why not.
     pub fn complete(&mut self, id: u64, outcome: io::Result<usize>) {
         let Some(awaited) = self.awaited.remove(&id) else { return };
-        if !self.is_current(awaited.disk) || self.stopped.is_some() {
+        if self.writers() >> awaited.disk & 1 == 0 || self.stopped.is_some() {
             return;
         }
         match (awaited.write, outcome) {
@@ -257,7 +274,7 @@ impl<P: Pool> Engine<P> {
     }
 
     /// Acknowledges, in order, what every current copy has flushed.
-    fn acknowledge(&mut self) {
+    pub(crate) fn acknowledge(&mut self) {
         while !self.raising && self.stopped.is_none() && self.flying.front().is_some_and(|f| self.is_durable(f)) {
             let Some(done) = self.flying.pop_front() else { return };
             self.catalogue.apply(&done.parts, true);
@@ -291,7 +308,7 @@ impl<P: Pool> Engine<P> {
             Step::Flushing => self.options.faulty(Fault::AcknowledgeBeforeFlush),
             Step::Writing(_) => false,
         };
-        let mut steps = self.current().into_iter().map(|d| &f.steps[usize::from(d)]);
+        let mut steps = places(self.writers()).map(|d| &f.steps[usize::from(d)]);
         if self.options.faulty(Fault::OneCopyIsEnough) { steps.any(enough) } else { steps.all(enough) }
     }
 
@@ -306,22 +323,23 @@ impl<P: Pool> Engine<P> {
 
     /// Leaves a disk alone for good, and raises the membership epoch on the others.
     pub(crate) fn stop_disk(&mut self, disk: DiskNo, why: String) {
+        let joining = self.stop_joining(disk);
+        if !joining && self.needs(disk) {
+            // It stays a member: nothing was acknowledged without it, and it may work again.
+            return self.stop(format!("disk {disk} failed, and no other holds what it holds: {why}"));
+        }
         self.current &= !(1 << disk);
+        self.disks[usize::from(disk)] = None;
         self.requests.retain(|r| r.disk != disk);
         self.awaited.retain(|_, a| a.disk != disk);
-        self.events.push_back(Event::DiskStopped { disk, why: why.clone() });
-        if self.current == 0 {
-            return self.stop(format!("the last disk failed: {why}"));
+        self.events.push_back(Event::DiskStopped { disk, why });
+        if joining {
+            return;
         }
         if self.options.faulty(Fault::KeepMembership) {
             return;
         }
-        if !self.raising {
-            self.superblock.base = self.superblock.membership;
-        }
-        self.superblock.membership = next_membership(self.superblock.membership, self.current, self.superblock.places);
-        self.superblock.members = self.current;
-        self.raising = true;
+        self.begin_epoch();
     }
 
     pub(crate) fn stop(&mut self, why: String) {
@@ -333,6 +351,7 @@ impl<P: Pool> Engine<P> {
 
     pub(crate) fn settle_membership(&mut self) {
         self.raising = false;
+        self.tell_promoted();
         self.acknowledge();
     }
 }

@@ -24,11 +24,29 @@ use crate::{
 
 pub(crate) struct Copies<P: Pool> {
     pub pool: Arc<P>,
-    pub disks: Vec<(DiskNo, Arc<dyn Disk>)>,
+    disks: Vec<(DiskNo, Arc<dyn Disk>)>,
     pub geometry: Geometry,
     /// The disks whose heads count: a stale disk may hold what was cut since. Records are
     /// welcome from any disk: a head that counts holds their hashes.
     trusted: u64,
+}
+
+/// One copy of a segment: the disk that holds it, and its first block there.
+#[derive(Clone, Copy)]
+pub(crate) struct Copy<'a> {
+    pub no: DiskNo,
+    disk: &'a dyn Disk,
+    first: u64,
+}
+
+impl Copy<'_> {
+    fn at(&self, block: u32) -> u64 {
+        (self.first + u64::from(block)) * BLOCK as u64
+    }
+
+    pub fn write(&self, block: u32, bytes: &[u8]) -> std::io::Result<()> {
+        self.disk.write(self.at(block), bytes)
+    }
 }
 
 /// A batch that some copy holds in its place of the chain.
@@ -55,30 +73,36 @@ impl<P: Pool> Copies<P> {
         self
     }
 
+    /// The places of these disks.
+    pub fn places(&self) -> u64 {
+        self.disks.iter().fold(0, |mask, d| mask | 1 << d.0)
+    }
+
     fn is_trusted(&self, disk: DiskNo) -> bool {
         self.trusted >> disk & 1 == 1
     }
 
-    fn at(&self, slot: u32, block: u32) -> u64 {
-        (self.geometry.segment_at(slot) + u64::from(block)) * BLOCK as u64
+    /// The copies of a segment.
+    pub fn of(&self, slot: u32) -> impl Iterator<Item = Copy<'_>> {
+        self.disks.iter().filter_map(move |(no, disk)| Some(Copy { no: *no, disk: &**disk, first: self.geometry.segment_at(slot, *no)? }))
     }
 
     /// Reads whole blocks; none if the disk doesn't give them.
-    pub fn read(&self, disk: &dyn Disk, slot: u32, block: u32, count: usize) -> Result<Option<P::Buffer>, ReadError> {
+    pub fn read(&self, copy: &Copy<'_>, block: u32, count: usize) -> Result<Option<P::Buffer>, ReadError> {
         let fits = block as usize + count <= self.geometry.segment_blocks as usize && count * BLOCK <= MOST_BUFFER;
         if !fits {
             return Ok(None);
         }
         let mut buffer = self.pool.take(count * BLOCK).ok_or(ReadError::Busy)?;
-        let read = disk.read(self.at(slot, block), &mut buffer.as_mut()[..count * BLOCK]);
+        let read = copy.disk.read(copy.at(block), &mut buffer.as_mut()[..count * BLOCK]);
         Ok(read.is_ok().then_some(buffer))
     }
 
     /// A valid head at a place of one copy.
-    pub fn head(&self, disk: &dyn Disk, slot: u32, block: u32) -> Result<Option<(Head, Hash32)>, ReadError> {
-        let Some(first) = self.read(disk, slot, block, 1)? else { return Ok(None) };
+    pub fn head(&self, copy: &Copy<'_>, block: u32) -> Result<Option<(Head, Hash32)>, ReadError> {
+        let Some(first) = self.read(copy, block, 1)? else { return Ok(None) };
         let Ok(len) = Head::peek(&first.as_ref()[..BLOCK]) else { return Ok(None) };
-        let whole = if len <= BLOCK { Some(first) } else { self.read(disk, slot, block, blocks(len))? };
+        let whole = if len <= BLOCK { Some(first) } else { self.read(copy, block, blocks(len))? };
         let head = whole.and_then(|b| Head::read(&b.as_ref()[..blocks(len) * BLOCK]).ok());
         Ok(head.filter(|(h, _)| u64::from(block) + u64::from(h.blocks()) <= u64::from(self.geometry.segment_blocks)))
     }
@@ -87,9 +111,9 @@ impl<P: Pool> Copies<P> {
     pub fn batch(&self, slot: u32, block: u32, accept: impl Fn(&Head) -> bool) -> Result<Option<Batch>, ReadError> {
         let mut found: Option<Batch> = None;
         let mut missing = false;
-        for (no, disk) in &self.disks {
-            match (self.head(&**disk, slot, block)?.filter(|(h, _)| accept(h)), &found) {
-                (Some((head, hash)), None) if self.is_trusted(*no) => found = Some(Batch { slot, block, head, hash, everywhere: true }),
+        for copy in self.of(slot) {
+            match (self.head(&copy, block)?.filter(|(h, _)| accept(h)), &found) {
+                (Some((head, hash)), None) if self.is_trusted(copy.no) => found = Some(Batch { slot, block, head, hash, everywhere: true }),
                 (Some((_, hash)), Some(f)) if hash == f.hash => {}
                 _ => missing = true,
             }
@@ -104,8 +128,8 @@ impl<P: Pool> Copies<P> {
         while chunk < to {
             let count = step.min((to - chunk) as usize);
             let mut maybe = vec![false; count];
-            for (_, disk) in &self.disks {
-                let Some(buffer) = self.read(&**disk, slot, chunk, count)? else { continue };
+            for copy in self.of(slot) {
+                let Some(buffer) = self.read(&copy, chunk, count)? else { continue };
                 for (m, block) in maybe.iter_mut().zip(buffer.as_ref().chunks_exact(BLOCK)) {
                     *m |= may_begin(block);
                 }
@@ -124,14 +148,14 @@ impl<P: Pool> Copies<P> {
     pub fn header(&self, slot: u32, accept: impl Fn(&SegmentHeader) -> bool) -> Result<Option<(SegmentHeader, Hash32, bool)>, ReadError> {
         let mut found: Option<(SegmentHeader, Hash32)> = None;
         let mut missing = false;
-        for (no, disk) in &self.disks {
-            let block = self.read(&**disk, slot, 0, 1)?;
+        for copy in self.of(slot) {
+            let block = self.read(&copy, 0, 1)?;
             let block = block.as_ref().and_then(|b| b.as_ref().first_chunk::<BLOCK>());
             let header = block.and_then(|b| SegmentHeader::from_block(b).ok()).filter(|(h, _)| h.slot == slot && accept(h));
             match (header, &found) {
-                (Some(h), None) if self.is_trusted(*no) => found = Some(h),
+                (Some(h), None) if self.is_trusted(copy.no) => found = Some(h),
                 // Of a slot that was taken into use again only one copy may know.
-                (Some(h), Some(f)) if h.0.incarnation > f.0.incarnation && self.is_trusted(*no) => {
+                (Some(h), Some(f)) if h.0.incarnation > f.0.incarnation && self.is_trusted(copy.no) => {
                     found = Some(h);
                     missing = true;
                 }
@@ -145,32 +169,16 @@ impl<P: Pool> Copies<P> {
     /// Writes a segment's header to every copy that lacks it.
     pub fn repair_header(&self, header: &SegmentHeader, out: &mut Checked) -> Result<(), ReadError> {
         let (block, hash) = header.to_block();
-        for (no, disk) in &self.disks {
-            let found = self.read(&**disk, header.slot, 0, 1)?;
+        for copy in self.of(header.slot) {
+            let found = self.read(&copy, 0, 1)?;
             if found.is_some_and(|b| check_seal(&b.as_ref()[..BLOCK]) == Ok(hash)) {
                 continue;
             }
             let mut buffer = self.pool.take(BLOCK).ok_or(ReadError::Busy)?;
             buffer.as_mut()[..BLOCK].copy_from_slice(&block);
-            let what = format!("disk {no}, segment {}: header", header.slot);
-            self.rewrite(*no, &**disk, header.slot, 0, &buffer.as_ref()[..BLOCK], what, out)?;
+            let what = format!("disk {}, segment {}: header", copy.no, header.slot);
+            rewrite(&copy, 0, &buffer.as_ref()[..BLOCK], what, out)?;
         }
-        Ok(())
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn rewrite(
-        &self,
-        no: DiskNo,
-        disk: &dyn Disk,
-        slot: u32,
-        block: u32,
-        bytes: &[u8],
-        what: String,
-        out: &mut Checked,
-    ) -> Result<(), ReadError> {
-        disk.write(self.at(slot, block), bytes).map_err(|e| ReadError::Repair { disk: no, what: what.clone(), why: e.to_string() })?;
-        out.repaired.push(what);
         Ok(())
     }
 
@@ -182,22 +190,22 @@ impl<P: Pool> Copies<P> {
             out.records += 1;
             let (block, count, len) = (batch.block + (place / BLOCK) as u32, blocks(entry.len as usize), entry.len as usize);
             let mut copies = Vec::new();
-            for (no, disk) in &self.disks {
-                let buffer = self.read(&**disk, batch.slot, block, count)?;
+            for copy in self.of(batch.slot) {
+                let buffer = self.read(&copy, block, count)?;
                 out.bytes += (count * BLOCK) as u64;
                 let good = buffer.as_ref().is_some_and(|b| {
                     let (record, rest) = b.as_ref()[..count * BLOCK].split_at(len);
                     blake3::hash(record).as_bytes() == &entry.hash.0 && rest.iter().all(|b| *b == 0)
                 });
-                copies.push((*no, disk, buffer.filter(|_| good)));
+                copies.push((copy, buffer.filter(|_| good)));
             }
-            let Some(good) = copies.iter().find_map(|c| c.2.as_ref()) else {
+            let Some(good) = copies.iter().find_map(|c| c.1.as_ref()) else {
                 out.damage.push(format!("segment {}, block {block}: a record of {len} bytes is damaged on every copy", batch.slot));
                 continue;
             };
-            for (no, disk, _) in copies.iter().filter(|c| c.2.is_none()) {
-                let what = format!("disk {no}, segment {}, block {block}: a record of {len} bytes", batch.slot);
-                self.rewrite(*no, &***disk, batch.slot, block, &good.as_ref()[..count * BLOCK], what, out)?;
+            for (copy, _) in copies.iter().filter(|c| c.1.is_none()) {
+                let what = format!("disk {}, segment {}, block {block}: a record of {len} bytes", copy.no, batch.slot);
+                rewrite(copy, block, &good.as_ref()[..count * BLOCK], what, out)?;
             }
         }
         Ok(())
@@ -212,15 +220,15 @@ impl<P: Pool> Copies<P> {
         merged.fill(0);
         merged[..head.len()].copy_from_slice(&head);
         let mut copies = Vec::new();
-        for (no, disk) in &self.disks {
-            copies.push((*no, disk, self.read(&**disk, batch.slot, batch.block, count)?));
+        for copy in self.of(batch.slot) {
+            copies.push((copy, self.read(&copy, batch.block, count)?));
             out.bytes += (count * BLOCK) as u64;
         }
         let mut damaged = 0;
         for (entry, place) in batch.head.records().zip(places).filter(|(e, _)| e.len < LARGE) {
             out.records += 1;
             let range = *place..place + entry.len as usize;
-            let ranges = copies.iter().filter_map(|c| c.2.as_ref()).map(|b| &b.as_ref()[range.clone()]);
+            let ranges = copies.iter().filter_map(|c| c.1.as_ref()).map(|b| &b.as_ref()[range.clone()]);
             match ranges.into_iter().find(|r| blake3::hash(r).as_bytes() == &entry.hash.0) {
                 Some(good) => merged[range].copy_from_slice(good),
                 None => damaged += 1,
@@ -231,10 +239,10 @@ impl<P: Pool> Copies<P> {
             out.damage.push(format!("segment {slot}, block {block}: {damaged} small records are damaged on every copy"));
             return Ok(());
         }
-        for (no, disk, copy) in &copies {
-            if copy.as_ref().is_none_or(|b| b.as_ref()[..count * BLOCK] != *merged) {
-                let what = format!("disk {no}, segment {}, block {}: head and small records", batch.slot, batch.block);
-                self.rewrite(*no, &***disk, batch.slot, batch.block, merged, what, out)?;
+        for (copy, read) in &copies {
+            if read.as_ref().is_none_or(|b| b.as_ref()[..count * BLOCK] != *merged) {
+                let what = format!("disk {}, segment {}, block {}: head and small records", copy.no, batch.slot, batch.block);
+                rewrite(copy, batch.block, merged, what, out)?;
             }
         }
         Ok(())
@@ -301,4 +309,10 @@ impl<P: Pool> Copies<P> {
         }
         Ok(())
     }
+}
+
+fn rewrite(copy: &Copy<'_>, block: u32, bytes: &[u8], what: String, out: &mut Checked) -> Result<(), ReadError> {
+    copy.write(block, bytes).map_err(|e| ReadError::Repair { disk: copy.no, what: what.clone(), why: e.to_string() })?;
+    out.repaired.push(what);
+    Ok(())
 }

@@ -31,6 +31,7 @@ use crate::{
     job::Job,
     options::{Fault, Options},
     read::{Place, SegmentRef, Where},
+    rebuild::Joining,
     space::{Open, Space},
     types::*,
 };
@@ -43,6 +44,8 @@ pub struct Engine<P: Pool> {
     pub(crate) disks: Disks,
     /// The places that are current.
     pub(crate) current: u64,
+    /// Disks that are being rebuilt: written like current ones, and never believed.
+    pub(crate) joining: Vec<Joining>,
     pub(crate) superblock: Superblock,
     /// What is durable.
     pub(crate) catalogue: Catalogue,
@@ -70,6 +73,9 @@ pub struct Engine<P: Pool> {
     pub(crate) powered: u64,
     /// What was said of datasets and isn't in the catalogue yet.
     pub(crate) promised: HashMap<Name, Kept>,
+    pub(crate) joins: u64,
+    /// Became current with the membership epoch that is being written.
+    pub(crate) promoted: u64,
     pub(crate) stopped: Option<String>,
 }
 
@@ -93,11 +99,12 @@ impl<P: Pool> Engine<P> {
 
     /// The places whose copy is current.
     pub fn current(&self) -> Vec<DiskNo> {
-        (0..self.superblock.places).filter(|d| self.is_current(*d)).collect()
+        places(self.current).collect()
     }
 
-    pub(crate) fn is_current(&self, disk: DiskNo) -> bool {
-        self.current >> disk & 1 == 1
+    /// The places that are written: current, or being rebuilt.
+    pub(crate) fn writers(&self) -> u64 {
+        self.joining.iter().fold(self.current, |mask, j| mask | 1 << j.place)
     }
 
     /// Takes one record. Whatever is refused leaves no trace.
@@ -344,7 +351,7 @@ impl<P: Pool> Engine<P> {
         self.events.pop_front()
     }
 
-    /// Bytes of segments still free, and of all segments, on each disk.
+    /// Bytes of segments still free, and of all segments, each counted once.
     pub fn room(&self) -> (u64, u64) {
         let g = &self.superblock.geometry;
         let segment = u64::from(g.segment_blocks) * BLOCK as u64;
@@ -353,19 +360,34 @@ impl<P: Pool> Engine<P> {
 
     pub(crate) fn free_slots(&self) -> usize {
         let segments = &self.catalogue.segments;
+        if self.superblock.geometry.loses(u64::MAX, self.current) {
+            let free = |s: &u32| segments.get(*s).is_none() && !self.space.ahead.contains(s) && self.has_copy(*s);
+            return (0..segments.len()).filter(free).count();
+        }
         let ahead = self.space.ahead.iter().filter(|s| segments.get(**s).is_none()).count();
         (segments.len() - segments.used()) as usize - ahead
     }
 
+    /// Whether a current disk holds the slot.
+    pub(crate) fn has_copy(&self, slot: u32) -> bool {
+        self.superblock.geometry.holders(slot) & self.current != 0
+    }
+
     /// Opens a segment for a generation; its slot must be there.
     pub(crate) fn open_segment(&mut self, generation: u32, dense: bool) -> Option<()> {
-        let slot = self.space.take()?;
+        let (geometry, writers) = (self.superblock.geometry, self.writers());
+        let slot = self.space.take(|slot| geometry.holders(slot) & !writers == 0)?;
         let incarnation = self.space.next_incarnation;
         self.space.next_incarnation += 1;
         let used = self.space.touch();
         self.space.open.insert((generation, dense), Open { slot, incarnation, next: 1, index: Vec::new(), new: true, used });
         Some(())
     }
+}
+
+/// The places of a mask, lowest first.
+pub(crate) fn places(mask: u64) -> impl Iterator<Item = DiskNo> {
+    (0..64).filter(move |d| mask >> d & 1 == 1)
 }
 
 fn nothing_of(generation: &Generation) -> StreamState {

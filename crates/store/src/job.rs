@@ -15,7 +15,7 @@ use crate::{
     checkpoint::Items,
     commit::{Purpose, Step},
     device::{Buffer, MOST_BUFFER, Pool},
-    engine::Engine,
+    engine::{Engine, places},
     options::Fault,
 };
 
@@ -72,17 +72,27 @@ impl Checkpoint {
 impl<P: Pool> Engine<P> {
     /// Begins a job if one is due, and the next round of the one under way.
     pub(crate) fn work_on_job(&mut self) {
-        if self.job.is_none() {
-            if self.raising {
-                self.begin_job(None);
-            } else if self.checkpoint_is_due() {
-                self.begin_checkpoint();
+        while self.stopped.is_none() {
+            if self.job.is_none() {
+                self.begin_what_is_due();
             }
-        }
-        while let Some(job) = &self.job {
-            if !self.current().iter().all(|d| job.steps[usize::from(*d)] == Step::Done) || !self.next_round() {
+            let ready = |job: &Job<P>| places(self.writers()).all(|d| job.steps[usize::from(d)] == Step::Done);
+            if !self.job.as_ref().is_some_and(ready) || (!self.next_round() && self.job.is_some()) {
                 return;
             }
+        }
+    }
+
+    fn begin_what_is_due(&mut self) {
+        if self.raising {
+            self.begin_job(None);
+        } else if self.promote() {
+            self.begin_checkpoint();
+            if self.job.is_none() {
+                self.begin_job(None);
+            }
+        } else if self.checkpoint_is_due() {
+            self.begin_checkpoint();
         }
     }
 
@@ -94,7 +104,9 @@ impl<P: Pool> Engine<P> {
 
     /// The slots to open next: those still in reserve, then recycled ones, then fresh ones.
     pub(crate) fn next_reserve(&self) -> Vec<u32> {
-        let free = |s: &u32| self.catalogue.segment(*s).is_none() && !self.space.ahead.contains(s) && !self.space.reserve.contains(s);
+        let free = |s: &u32| {
+            self.catalogue.segment(*s).is_none() && !self.space.ahead.contains(s) && !self.space.reserve.contains(s) && self.has_copy(*s)
+        };
         let prewriting = self.space.prewriting.map(|p| p.0);
         let others = (0..self.superblock.geometry.slots).filter(free);
         self.space.reserve.iter().copied().chain(prewriting).chain(others.filter(|s| Some(*s) != prewriting)).take(MOST_RESERVE).collect()
@@ -118,7 +130,7 @@ impl<P: Pool> Engine<P> {
 
     fn begin_job(&mut self, checkpoint: Option<Checkpoint>) {
         let round = if checkpoint.is_none() { FIRST } else { Round::Catalogue };
-        let steps = vec![Step::Done; usize::from(self.superblock.places)];
+        let steps = vec![Step::Done; usize::from(self.superblock.geometry.places)];
         // `Done` at the start: the first round begins as if one had ended before it.
         self.job = Some(Job { checkpoint, round, steps, superblock: None, pool: std::marker::PhantomData });
     }
@@ -174,8 +186,10 @@ impl<P: Pool> Engine<P> {
         let at = (self.superblock.geometry.catalogue_at(c.sequence % 2) + c.block) * BLOCK as u64;
         c.block += (blocks.as_ref().len() / BLOCK) as u64;
         c.turn(self.options.piece);
-        steps.fill(Step::Writing(1));
-        self.write_everywhere(at, blocks, Purpose::Job);
+        for disk in places(self.writers()) {
+            steps[usize::from(disk)] = Step::Writing(1);
+            self.write(disk, at, blocks.clone(), Purpose::Job);
+        }
         true
     }
 
@@ -186,7 +200,7 @@ impl<P: Pool> Engine<P> {
         }
         let Some(mut superblock) = job.superblock.clone() else { return false };
         let lowest = self.current.trailing_zeros();
-        let disks: Vec<_> = self.current().into_iter().filter(|d| (u32::from(*d) == lowest) == lead).collect();
+        let disks: Vec<_> = places(self.current).filter(|d| (u32::from(*d) == lowest) == lead).collect();
         let Some(buffers) = disks.iter().map(|_| self.pool.take(BLOCK)).collect::<Option<Vec<_>>>() else { return false };
         for (disk, mut buffer) in disks.into_iter().zip(buffers) {
             superblock.place = disk;
@@ -230,9 +244,8 @@ impl<P: Pool> Engine<P> {
         let len = (left as usize * BLOCK).min(MOST_BUFFER);
         let Some(mut buffer) = self.pool.take(len) else { return };
         buffer.as_mut()[..len].fill(0);
-        let at = (self.superblock.geometry.segment_at(slot) + u64::from(block)) * BLOCK as u64;
         self.space.prewriting = Some((slot, block + (len / BLOCK) as u32));
-        self.write_everywhere(at, buffer.freeze(len), Purpose::Prewrite);
+        self.write_segment(slot, block, &buffer.freeze(len), Purpose::Prewrite);
     }
 
     fn end_job(&mut self, job: &Job<P>) {

@@ -14,20 +14,21 @@ use std::{
 };
 
 use hoidla_format::disk::{
-    BLOCK, blocks,
+    BLOCK, Geometry, blocks,
     catalogue::{MOST_PIECE, Pieces},
     superblock::{AT, Superblock, next_membership},
 };
 
 use crate::{
-    catalogue::{Catalogue, Shape},
+    catalogue::Catalogue,
     checkpoint::{Items, read_catalogue},
     copies::Copies,
     device::{Counters, Disk, DiskNo, Disks, Pool},
     draft::{Building, Link},
-    engine::Engine,
+    engine::{Engine, places},
     options::{Fault, Layout, Options},
-    read::{Checked, ReadError, SegmentRef},
+    read::ReadError,
+    rebuild::Mark,
     recovery::{self, Recovered},
     space::{Open, Space},
 };
@@ -35,10 +36,10 @@ use crate::{
 /// What opening found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// Places whose disk is missing, failed, or is stale and was not made whole.
+    /// Places whose disk is missing, failed, or is stale and is not being rebuilt.
     pub missing: Vec<DiskNo>,
-    /// Places whose disk came back and was made whole.
-    pub resynced: Vec<DiskNo>,
+    /// Places whose disk came back and is being rebuilt.
+    pub rebuilding: Vec<DiskNo>,
     /// What was repaired from another copy.
     pub repaired: Vec<String>,
     /// What no copy holds any more, though it was marked as kept.
@@ -81,6 +82,22 @@ pub enum OpenError {
         found: u64,
         /// The highest known.
         wanted: u64,
+    },
+    /// Too many disks are missing.
+    #[error(
+        "the disks at places {missing:?} are missing, and without them some of what is kept has no copy: attach them; if they are lost for good, open the store accepting that loss"
+    )]
+    Uncovered {
+        /// The places.
+        missing: Vec<DiskNo>,
+    },
+    /// Fewer disks than copies.
+    #[error("{copies} copies need as many disks, and there are {disks}: add disks, or let the site ask for fewer copies")]
+    Copies {
+        /// Of each segment.
+        copies: u8,
+        /// Given.
+        disks: usize,
     },
     /// A disk or the counter failed.
     #[error("{what}: {why}")]
@@ -128,7 +145,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl<P: Pool> Engine<P> {
-    /// Lays an empty store on `disks` (one copy each); everything on them is lost. `store` is
+    /// Lays an empty store on `disks`; everything on them is lost. `store` is
     /// 16 random bytes that name it. The counter goes on from where it is.
     pub fn format(
         disks: &[Arc<dyn Disk>],
@@ -138,20 +155,23 @@ impl<P: Pool> Engine<P> {
         counters: &mut dyn Counters,
     ) -> Result<(), OpenError> {
         let places = disks.len();
-        let size = disks.iter().map(|d| d.size()).min().filter(|_| places <= usize::from(Superblock::MOST_PLACES));
+        let size = disks.iter().map(|d| d.size()).min().filter(|_| places <= usize::from(Geometry::MOST_PLACES));
         let smallest = disks.iter().min_by_key(|d| d.size()).map_or(String::new(), |d| d.name());
-        let geometry = layout.geometry(size.ok_or(OpenError::Count(places))?).ok_or(OpenError::TooSmall(smallest))?;
+        let size = size.ok_or(OpenError::Count(places))?;
+        if usize::from(layout.copies) > places {
+            return Err(OpenError::Copies { copies: layout.copies, disks: places });
+        }
+        let geometry = layout.geometry(size, places as u8).ok_or(OpenError::TooSmall(smallest))?;
         let io = |what: &str| {
             let what = what.to_owned();
             move |why| OpenError::Io { what, why }
         };
         let base = counters.membership().map_err(io("reading the membership counter"))?;
-        let members = u64::MAX.checked_shr(64 - places as u32).ok_or(OpenError::Count(places))?;
+        let members = geometry.everywhere();
         let membership = next_membership(base, members, places as u8);
         let superblock = Superblock {
             store,
             place: 0,
-            places: places as u8,
             geometry,
             sequence: 1,
             membership,
@@ -187,8 +207,14 @@ impl<P: Pool> Engine<P> {
         loop {
             match open_with(&found, &pool, &mut *counters, &options) {
                 Ok((superblock, recovered, opened)) => {
-                    let disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
-                    return Ok((Self::start(superblock, recovered, disks, pool, counters, options), opened));
+                    let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
+                    let back: Vec<_> = opened.rebuilding.iter().filter_map(|p| Some((*p, disks[usize::from(*p)].clone()?))).collect();
+                    let mut engine = Self::start(superblock, recovered, disks, pool, counters, options);
+                    for (place, disk) in back {
+                        let joined = engine.join(place, disk);
+                        debug_assert!(joined.is_ok(), "it was checked when it was found");
+                    }
+                    return Ok((engine, opened));
                 }
                 Err(Trouble::Open(e)) => return Err(e),
                 Err(Trouble::Disk(no, why)) => {
@@ -216,6 +242,9 @@ impl<P: Pool> Engine<P> {
             options,
             disks,
             current: superblock.members,
+            joining: Vec::new(),
+            joins: 0,
+            promoted: 0,
             superblock,
             ahead: HashMap::new(),
             frontier: catalogue.frontier.clone(),
@@ -253,10 +282,10 @@ fn find<P: Pool>(disks: &[Arc<dyn Disk>], store: [u8; 16], pool: &P) -> Result<P
         if superblock.store != store {
             return Err(OpenError::Foreign { disk: disk.name(), found: hex(&superblock.store), wanted: hex(&store) });
         }
-        if disk.size() < superblock.geometry.disk_blocks() * BLOCK as u64 {
+        if disk.size() < superblock.geometry.disk_bytes() {
             return Err(OpenError::TooSmall(disk.name()));
         }
-        found.resize_with(found.len().max(usize::from(superblock.places)), || None);
+        found.resize_with(found.len().max(usize::from(superblock.geometry.places)), || None);
         let place = &mut found[usize::from(superblock.place)];
         if let Some((other, _)) = place {
             return Err(OpenError::Twice(other.name(), disk.name()));
@@ -267,7 +296,7 @@ fn find<P: Pool>(disks: &[Arc<dyn Disk>], store: [u8; 16], pool: &P) -> Result<P
 }
 
 /// The best of a disk's four superblocks. A disk that cannot be read counts as failed, not as foreign.
-fn read_superblock<P: Pool>(disk: &dyn Disk, pool: &P) -> Result<Option<Superblock>, OpenError> {
+pub(crate) fn read_superblock<P: Pool>(disk: &dyn Disk, pool: &P) -> Result<Option<Superblock>, OpenError> {
     let mut buffer = pool.take(BLOCK).ok_or(OpenError::Memory)?;
     let mut best: Option<Superblock> = None;
     for at in AT {
@@ -294,11 +323,15 @@ fn open_with<P: Pool>(
     let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, &f.as_ref()?.1)));
     let all = present().fold(0u64, |m, (i, _)| m | 1 << i);
     let mut superblock = newest_that_counts(&present().map(|(_, s)| s).collect::<Vec<_>>(), counted, options)?;
-    let counts = |i: u8, s: &Superblock| s.membership == superblock.membership && superblock.members >> i & 1 == 1;
+    let counts = |s: &Superblock| s.membership == superblock.membership && s.is_member();
     // Begun after it and never counted: such a disk took part in all that was acknowledged.
     let as_good = |s: &Superblock| superblock.membership == counted && is_begun(s, counted);
-    let is_current = |i: u8, s: &Superblock| counts(i, s) || as_good(s) || options.faulty(Fault::TrustStaleDisk);
-    let current = present().filter(|(i, s)| is_current(*i, s)).fold(0u64, |m, (i, _)| m | 1 << i);
+    let believed = |s: &Superblock| options.faulty(Fault::BelieveJoining) && s.membership == 0;
+    let is_current = |s: &Superblock| counts(s) || as_good(s) || believed(s) || options.faulty(Fault::TrustStaleDisk);
+    let current = present().filter(|(_, s)| is_current(s)).fold(0u64, |m, (i, _)| m | 1 << i);
+    if superblock.geometry.loses(superblock.members, current) && !options.accept_loss {
+        return Err(OpenError::Uncovered { missing: places(superblock.members & !current).collect() }.into());
+    }
     let stale = all & !current;
     let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
     let mut opened = Opened::default();
@@ -308,20 +341,13 @@ fn open_with<P: Pool>(
     let checkpoint = read_catalogue(&disks, current, &superblock, pool)?;
     let mut recovered = recovery::recover(&copies, &superblock, checkpoint, options, &mut opened)?;
 
-    let back = if options.resync { stale } else { 0 };
-    if back != 0 {
-        resync(&copies.with_stale(&disks, back), &superblock, &recovered.catalogue, &mut opened)?;
-    }
-    let members = current | back;
-    let places = 0..superblock.places;
-    opened.resynced = places.clone().filter(|i| back >> i & 1 == 1).collect();
-    opened.missing = places.filter(|i| members >> i & 1 == 0).collect();
+    let members = current;
     // With a disk away, always: it may hold an epoch that was begun and never counted, and
     // must not count as good once more is acknowledged without it.
-    let whole = members == superblock.members && members.count_ones() == u32::from(superblock.places);
+    let whole = members == superblock.members && members == superblock.geometry.everywhere();
     if (!whole || ![0, superblock.membership].contains(&counted)) && !options.faulty(Fault::KeepMembership) {
         let highest = present().map(|(_, s)| s.membership).max().unwrap_or(0);
-        superblock.membership = next_membership(highest.max(counted), members, superblock.places);
+        superblock.membership = next_membership(highest.max(counted), members, superblock.geometry.places);
         superblock.base = counted;
     }
     superblock.members = members;
@@ -331,12 +357,19 @@ fn open_with<P: Pool>(
     superblock.checkpoint = superblock.checkpoint.max(recovered.sequence) + 1;
 
     superblock.run_first = recovered.catalogue.commit + 1;
-    recovered.reserve = first_reserve(&recovered.catalogue);
+    recovered.reserve = first_reserve(&recovered.catalogue, &superblock);
     let items = recovered.catalogue.items(superblock.run, superblock.run_first, recovered.reserve.clone());
     let writer = Writer { pool: &**pool, disks: &disks, mask: members };
     writer.catalogue(&superblock, items)?;
     writer.superblocks(&superblock)?;
     counters.raise_membership(superblock.membership).map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
+    // One that fails even now stays out; the others have begun their run.
+    let marked = |place: &DiskNo| {
+        let disk = disks[usize::from(*place)].as_ref();
+        disk.is_some_and(|d| Mark::of(&superblock, *place).write(&**d, &**pool).is_ok())
+    };
+    opened.rebuilding = places(if options.rebuild { stale } else { 0 }).filter(marked).collect();
+    opened.missing = places(superblock.geometry.everywhere() & !members).filter(|p| !opened.rebuilding.contains(p)).collect();
     Ok((superblock, recovered, opened))
 }
 
@@ -344,11 +377,11 @@ fn open_with<P: Pool>(
 fn newest_that_counts(present: &[&Superblock], counted: u64, options: &Options) -> Result<Superblock, OpenError> {
     let highest = present.iter().map(|s| s.membership).max().ok_or(OpenError::Count(0))?;
     let newest = |accept: &dyn Fn(&Superblock) -> bool| {
-        present.iter().filter(|s| accept(s)).max_by_key(|s| (s.membership, s.sequence)).map(|s| (*s).clone())
+        present.iter().filter(|s| s.is_member() && accept(s)).max_by_key(|s| (s.membership, s.sequence)).map(|s| (*s).clone())
     };
     if counted == 0 || options.faulty(Fault::TrustStaleDisk) {
         // A machine that never saw this store, such as one at home after the appliance died.
-        return newest(&|_| true).ok_or(OpenError::Count(0));
+        return newest(&|_| true).ok_or(OpenError::Stale { found: highest, wanted: counted });
     }
     // An epoch that was begun and not counted has acknowledged nothing; it is as good as its base.
     newest(&|s| s.membership == counted)
@@ -358,30 +391,12 @@ fn newest_that_counts(present: &[&Superblock], counted: u64, options: &Options) 
 
 /// Whether a disk's membership epoch was begun on top of the one that counts, and doesn't count.
 fn is_begun(s: &Superblock, counted: u64) -> bool {
-    s.base == counted && s.membership > counted
+    s.base == counted && s.membership > counted && s.is_member()
 }
 
-fn first_reserve(c: &Catalogue) -> Vec<u32> {
-    (0..c.segments.len()).filter(|s| c.segment(*s).is_none()).take(64).collect()
-}
-
-/// Makes returning disks whole: every live segment is checked and written where it lacks.
-fn resync<P: Pool>(copies: &Copies<P>, superblock: &Superblock, catalogue: &Catalogue, opened: &mut Opened) -> Result<(), Trouble> {
-    for (slot, s) in catalogue.segments.iter() {
-        #[rustfmt::skip]
-        let wanted = SegmentRef {
-            store: superblock.store, slot, incarnation: s.incarnation, end: s.end,
-            geometry: superblock.geometry, copies: u64::MAX,
-            generation: catalogue.generations[s.generation as usize].clone(), pin: Arc::new(()),
-        };
-        let mut out = Checked::default();
-        copies.each_batch(&wanted, &mut out, |batch, out| copies.reconcile(batch, out))?;
-        if s.shape != Shape::Damaged {
-            opened.damage.append(&mut out.damage);
-        }
-    }
-    copies.flush_all()?;
-    Ok(())
+fn first_reserve(c: &Catalogue, s: &Superblock) -> Vec<u32> {
+    let usable = |slot: &u32| c.segment(*slot).is_none() && s.geometry.holders(*slot) & s.members != 0;
+    (0..s.geometry.slots).filter(usable).take(64).collect()
 }
 
 /// Blocking writes to several disks while the store is not running yet.

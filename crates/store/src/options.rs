@@ -9,27 +9,32 @@ pub struct Layout {
     pub segment: u64,
     /// Bytes of each of the two catalogue areas; 0 picks by the disks' size.
     pub catalogue: u64,
+    /// Copies of each segment, on as many disks; 0 puts one on each.
+    pub copies: u8,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { segment: 64 << 20, catalogue: 0 }
+        Self { segment: 64 << 20, catalogue: 0, copies: 0 }
     }
 }
 
 impl Layout {
-    /// The division of disks of which the smallest has `size` bytes; none if it is too small.
-    pub fn geometry(&self, size: u64) -> Option<Geometry> {
+    /// The division of `places` disks of which the smallest has `size` bytes; none if it is too
+    /// small, or if there are fewer disks than copies.
+    pub fn geometry(&self, size: u64, places: u8) -> Option<Geometry> {
         let block = BLOCK as u64;
         let segment = self.segment / block;
         let room = (size / block).checked_sub(FRONT_BLOCKS)?;
+        let copies = if self.copies == 0 { places } else { self.copies };
+        let slots_in = |blocks: u64| blocks / segment.max(1) * u64::from(places) / u64::from(copies.max(1));
         let catalogue = match self.catalogue {
-            0 => (4 << 20).min(size / 16) / block + room / segment.max(1) / 8 + 1,
+            0 => (4 << 20).min(size / 16) / block + slots_in(room) / 8 + 1,
             bytes => bytes.div_ceil(block),
         };
-        let slots = room.checked_sub(2 * catalogue)? / segment.max(1);
-        let fits = (16..=1 << 20).contains(&segment) && (1..=1 << 24).contains(&catalogue) && (8..=1 << 28).contains(&slots);
-        fits.then_some(Geometry { segment_blocks: segment as u32, catalogue_blocks: catalogue as u32, slots: slots as u32 })
+        let slots = u32::try_from(slots_in(room.checked_sub(2 * catalogue)?)).ok().filter(|s| *s >= 8)?;
+        let (segment_blocks, catalogue_blocks) = (u32::try_from(segment).ok()?, u32::try_from(catalogue).ok()?);
+        Geometry { places, copies, segment_blocks, catalogue_blocks, slots }.check().ok()
     }
 }
 
@@ -46,8 +51,10 @@ pub struct Options {
     pub checkpoint_commits: u64,
     /// Bytes of a checkpoint that are written at once; more makes other work wait longer.
     pub piece: usize,
-    /// Copy what a returning disk has missed, at opening; else it stays out.
-    pub resync: bool,
+    /// Begin at opening to rebuild disks that missed something; else they stay out.
+    pub rebuild: bool,
+    /// Open even if some segments have no copy on the disks that are here: what they held is lost.
+    pub accept_loss: bool,
     /// Write zeros into segments before their first use, in the background.
     pub prewrite: bool,
     /// A deliberate fault that the simulation must find.
@@ -63,7 +70,8 @@ impl Default for Options {
             open_segments: 32,
             checkpoint_commits: 1024,
             piece: 256 << 10,
-            resync: true,
+            rebuild: true,
+            accept_loss: false,
             prewrite: false,
             #[cfg(feature = "faults")]
             fault: None,
@@ -118,6 +126,12 @@ pub enum Fault {
     ForkUnseen,
     /// Ends a generation whose days are not over.
     ExpireEarly,
+    /// Takes a disk for rebuilt before anything was copied.
+    CountTooEarly,
+    /// Leaves a disk that is being rebuilt out of new writes.
+    ForgetJoining,
+    /// Believes a disk that was being rebuilt when the store stopped.
+    BelieveJoining,
     /// Trusts what one copy says without its hash.
     BelieveRot,
 }

@@ -174,6 +174,15 @@ impl<P: Pool> Reader<P> {
         Self { believe: true, ..Self::new(disks, pool) }
     }
 
+    /// The disks as they are now: one may have been replaced.
+    pub fn attach(&mut self, disks: Disks) {
+        self.disks = disks;
+    }
+
+    pub(crate) fn disks(&self) -> &Disks {
+        &self.disks
+    }
+
     fn copies(&self, mask: u64, geometry: Geometry) -> Copies<P> {
         Copies::new(self.pool.clone(), &self.disks, mask, geometry)
     }
@@ -270,8 +279,8 @@ impl<P: Pool> Reader<P> {
         debug_assert!(entry.len >= LARGE || place + len <= batch.head.front_len());
         let count = blocks(place % BLOCK + len);
         let range = place % BLOCK..place % BLOCK + len;
-        for (_, disk) in &copies.disks {
-            let Some(buffer) = copies.read(&**disk, batch.slot, batch.block + first as u32, count)? else { continue };
+        for copy in copies.of(batch.slot) {
+            let Some(buffer) = copies.read(&copy, batch.block + first as u32, count)? else { continue };
             if self.believe || blake3::hash(&buffer.as_ref()[range.clone()]).as_bytes() == &entry.hash.0 {
                 return Ok(Some(Found { offset, epoch, hash: entry.hash, buffer, range }));
             }

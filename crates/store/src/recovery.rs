@@ -75,6 +75,7 @@ pub(crate) fn recover<P: Pool>(
     };
     last_run = found.iter().map(|f| f.part.head.run).fold(last_run, u64::max);
     settle(copies, &mut catalogue, found, marked, options, opened, &mut out)?;
+    give_up_lost(copies, &mut catalogue, opened);
     if !options.faulty(Fault::KeepOnOneCopy) {
         copies.flush_all()?;
     }
@@ -270,6 +271,19 @@ fn keep<P: Pool>(copies: &Copies<P>, parts: &[Found], whole: bool, options: &Opt
 
 fn batch_of(part: &Part) -> Batch {
     Batch { slot: part.slot, block: part.block, head: part.head.clone(), hash: part.hash, everywhere: false }
+}
+
+/// Segments of which no copy is here, where the loss was accepted: nothing goes into them.
+fn give_up_lost<P: Pool>(copies: &Copies<P>, catalogue: &mut Catalogue, opened: &mut Opened) {
+    if !copies.geometry.loses(u64::MAX, copies.places()) {
+        return;
+    }
+    let used = catalogue.segments.iter().map(|(slot, _)| slot);
+    let lost: Vec<_> = used.filter(|slot| copies.of(*slot).next().is_none()).collect();
+    if !lost.is_empty() {
+        opened.damage.push(format!("{} segments have no copy on the disks that are here", lost.len()));
+    }
+    lost.into_iter().for_each(|slot| set_damaged(catalogue, slot));
 }
 
 fn set_damaged(catalogue: &mut Catalogue, slot: u32) {

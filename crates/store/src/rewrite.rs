@@ -83,8 +83,8 @@ fn read_good<P: Pool>(
     records: &[(&Entry, usize)],
 ) -> Result<BlocksOf<P>, ReadError> {
     for repaired in [false, true] {
-        for (_, disk) in &copies.disks {
-            let Some(buffer) = copies.read(&**disk, batch.slot, batch.block + first as u32, count)? else { continue };
+        for copy in copies.of(batch.slot) {
+            let Some(buffer) = copies.read(&copy, batch.block + first as u32, count)? else { continue };
             let is_good = |(e, at): &(&Entry, usize)| blake3::hash(&buffer.as_ref()[*at..*at + e.len as usize]).as_bytes() == &e.hash.0;
             if records.iter().all(is_good) {
                 return Ok(buffer.freeze(count * BLOCK));

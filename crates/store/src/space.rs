@@ -66,9 +66,11 @@ impl Space {
         self.pins.get(&slot).is_some_and(|w| w.strong_count() > 0)
     }
 
-    /// Takes a slot into use.
-    pub fn take(&mut self) -> Option<u32> {
-        let at = self.reserve.iter().position(|s| !self.pinned(*s))?;
+    /// Takes a slot into use, if possible one that is as `good` as a slot can be.
+    pub fn take(&mut self, good: impl Fn(u32) -> bool) -> Option<u32> {
+        let free = |s: &u32| !self.pinned(*s);
+        let best = self.reserve.iter().position(|s| free(s) && good(*s));
+        let at = best.or_else(|| self.reserve.iter().position(free))?;
         let slot = self.reserve.remove(at)?;
         self.taken.insert(slot);
         self.ahead.insert(slot);

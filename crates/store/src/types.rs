@@ -128,6 +128,11 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A disk is rebuilt, and a member from now on.
+    DiskJoined {
+        /// Which.
+        disk: DiskNo,
+    },
     /// No disk is left: everything pending is lost to its submitters, nothing more is taken.
     Stopped {
         /// Why.

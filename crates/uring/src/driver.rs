@@ -7,18 +7,20 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{Acknowledged, Appended, Event, Op, Place, Refused, SegmentRef, Ticket};
+use hoidla_store::{
+    Acknowledged, Appended, Disk, DiskNo, Disks, Event, JoinError, JoinId, Op, Place, Refused, SegmentRef, Ticket,
+};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Buffers, Engine, Record,
+    Buffers, DiskFile, Engine, Record,
     ring::{Done, Ring, RingError},
 };
 
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Retire(SegmentRef, Answer<()>),
     /// Anything that the engine notes durably; `Busy` goes back to whoever asks.
     Note(Box<dyn FnOnce(&mut Engine, Ticket) -> Result<(), Refused> + Send>, Answer<()>),
+    /// A marked disk joins; it is rebuilt by whoever asks.
+    Join(DiskNo, Arc<DiskFile>, oneshot::Sender<Result<JoinId, JoinError>>),
     /// Anything that is answered at once.
     Ask(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -56,6 +60,10 @@ pub(crate) struct Board {
     pub asleep: AtomicBool,
     /// What went wrong with disks since the start, in words.
     pub troubles: Mutex<Vec<String>>,
+    /// The disks by place, for readers, and for whoever looks after trays.
+    pub disks: RwLock<Vec<Option<Arc<DiskFile>>>>,
+    /// Why a disk was given up, by place, until another takes its place.
+    pub failed: Mutex<HashMap<DiskNo, String>>,
     /// What was asked of the disks since the start.
     pub writes: AtomicU64,
     pub bytes: AtomicU64,
@@ -63,6 +71,16 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// The disks as readers want them.
+    pub fn readable(&self) -> Disks {
+        let disks = self.disks.read().unwrap_or_else(PoisonError::into_inner);
+        disks.iter().map(|d| d.as_ref().map(|d| d.clone() as Arc<dyn Disk>)).collect()
+    }
+
+    fn put(&self, place: DiskNo, disk: Option<Arc<DiskFile>>) {
+        self.disks.write().unwrap_or_else(PoisonError::into_inner)[usize::from(place)] = disk;
+    }
+
     fn count(&self, op: &Op<Buffers>) {
         match op {
             Op::Flush => _ = self.flushes.fetch_add(1, Ordering::Relaxed),
@@ -200,10 +218,32 @@ impl Driver {
                 Ok(()) => _ = self.waiting.insert(ticket, Waiting::Note(answer)),
                 Err(why) => _ = answer.send(Err(why)),
             },
+            Command::Join(place, file, answer) => _ = answer.send(self.join(place, file)),
             Command::Retire(segment, answer) => match self.engine.retire(&segment, ticket) {
                 Ok(()) => _ = self.waiting.insert(ticket, Waiting::Note(answer)),
                 Err(why) => _ = answer.send(Err(why)),
             },
+        }
+    }
+
+    fn join(&mut self, place: DiskNo, file: Arc<DiskFile>) -> Result<JoinId, JoinError> {
+        let joined = self.engine.join(place, file.clone())?;
+        if let Err(why) = self.ring.replace(place, Some(file.clone())) {
+            self.engine.leave(place, why.to_string())?;
+            return Err(JoinError::Over);
+        }
+        self.board.put(place, Some(file));
+        self.board.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
+        Ok(joined)
+    }
+
+    /// The engine has given a disk up: whoever put it in may take it out.
+    fn let_go(&mut self, place: DiskNo, why: String) {
+        self.trouble(format!("disk {place} failed and is left alone: {why}; replace it, the store goes on with the others"));
+        self.board.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(place, why);
+        self.board.put(place, None);
+        if let Err(e) = self.ring.replace(place, None) {
+            tracing::warn!("disk {place} is held until the store stops: {e}");
         }
     }
 
@@ -222,9 +262,8 @@ impl Driver {
                         let _ = answer.send(Ok(()));
                     }
                 }
-                Event::DiskStopped { disk, why } => {
-                    self.trouble(format!("disk {disk} failed and is left alone: {why}; replace it, the store goes on with the others"));
-                }
+                Event::DiskStopped { disk, why } => self.let_go(disk, why),
+                Event::DiskJoined { disk } => tracing::info!("disk {disk} is rebuilt and counts again"),
                 Event::Stopped { why } => self.stopped(why),
             }
         }
@@ -254,7 +293,7 @@ fn refuse(command: Command, why: Refused) {
         Command::CloseEpoch(_, _, answer) | Command::Readmit(_, answer) | Command::Retire(_, answer) | Command::Note(_, answer) => {
             _ = answer.send(Err(why))
         }
-        Command::Ask(_) => {}
+        Command::Ask(_) | Command::Join(..) => {}
     }
 }
 

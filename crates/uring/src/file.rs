@@ -5,11 +5,11 @@
 //! know what is written there.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, Metadata, OpenOptions, TryLockError},
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+        unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -129,6 +129,12 @@ impl DiskFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the path still leads to this disk: a pulled one leaves, or another takes its place.
+    pub fn is_at_its_path(&self) -> bool {
+        let same = |here: Metadata, open: Metadata| (here.dev(), here.ino(), here.rdev()) == (open.dev(), open.ino(), open.rdev());
+        std::fs::metadata(&self.path).and_then(|here| Ok(same(here, self.file.metadata()?))).unwrap_or(false)
     }
 
     pub(crate) fn file(&self) -> &File {

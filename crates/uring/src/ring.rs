@@ -53,12 +53,16 @@ struct Flight {
     blocks: Option<Blocks>,
     at: u64,
     written: usize,
+    /// Which of the disks that had this place: a rest is never written to its successor.
+    turn: u64,
 }
 
 /// One io_uring with its disks and buffers registered.
 pub struct Ring {
     ring: IoUring,
     disks: Vec<Option<Arc<DiskFile>>>,
+    /// Raised whenever a disk is replaced.
+    turns: Vec<u64>,
     registered: Result<(), io::Error>,
     wake: Arc<EventFd>,
     wake_count: Box<[u8; 8]>,
@@ -82,6 +86,7 @@ impl Ring {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| RingError::Setup(e.into()))?;
         Ok(Self {
             ring,
+            turns: vec![0; disks.len()],
             disks,
             registered,
             wake: Arc::new(wake),
@@ -109,6 +114,18 @@ impl Ring {
         self.wake.clone()
     }
 
+    /// Puts another disk in a place, or none. What was asked of the one before and isn't under
+    /// way is dropped: the engine has given that disk up.
+    pub fn replace(&mut self, place: u8, disk: Option<Arc<DiskFile>>) -> Result<(), RingError> {
+        let at = usize::from(place);
+        let fd = disk.as_ref().map_or(-1, |d| d.file().as_raw_fd());
+        self.ring.submitter().register_files_update(u32::from(place), &[fd]).map_err(RingError::Files)?;
+        self.line.retain(|f| f.disk != u32::from(place));
+        self.turns[at] += 1;
+        self.disks[at] = disk;
+        Ok(())
+    }
+
     /// Takes one request; it is submitted with the next [`wait`](Self::wait).
     pub fn push(&mut self, request: Request<Buffers>) {
         let (id, disk) = (request.id, u32::from(request.disk));
@@ -123,7 +140,8 @@ impl Ring {
         if at.checked_add(len).is_none_or(|end| end > hoidla_store::Disk::size(&**file)) {
             return self.done.push((id, Err(io::Error::other("a write past the end of the disk"))));
         }
-        self.line.push_back(Flight { id, disk, blocks, at, written: 0 });
+        let turn = self.turns[disk as usize];
+        self.line.push_back(Flight { id, disk, blocks, at, written: 0, turn });
     }
 
     /// Requests that are not done yet.
@@ -197,7 +215,8 @@ impl Ring {
             self.idle.push(slot);
             match outcome(&mut flight, result) {
                 Some(outcome) => self.done.push((flight.id, outcome)),
-                None => self.line.push_front(flight),
+                None if flight.turn == self.turns[flight.disk as usize] => self.line.push_front(flight),
+                None => self.done.push((flight.id, Err(io::Error::other("the disk was taken out")))),
             }
         }
     }

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::{
     Buffer, Buffers, DiskError, DiskFile, Engine, Found, Reader, Record, Ring, RingError,
     driver::{Board, Command, Driver, Took, Waker},
+    trays::Seen,
 };
 
 /// Commands on their way to the engine's thread.
@@ -68,6 +69,8 @@ pub enum StartError {
 /// What starting found.
 #[derive(Debug)]
 pub struct Report {
+    /// Paths with something else than a disk of this store: left alone, and gone on without.
+    pub strange: Vec<(PathBuf, Seen)>,
     /// What the engine found and did.
     pub opened: Opened,
     /// Paths that couldn't be opened, and why; the store goes on without them.
@@ -112,7 +115,6 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     waker: Waker,
     buffers: Buffers,
-    disks: hoidla_store::Disks,
     readers: Mutex<Vec<Reader>>,
     turns: Semaphore,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -139,6 +141,7 @@ impl Store {
     /// can't be opened is left out and reported; one that is in use by another program is an error.
     pub fn open(paths: &[PathBuf], store: [u8; 16], counters: Box<dyn Counters>, settings: Settings) -> Result<(Self, Report), StartError> {
         let (files, absent) = open_disks(paths)?;
+        let (files, strange) = sort_out(files, store)?;
         let buffers = Buffers::new(settings.memory)?;
         let (commands, inbox) = mpsc::channel(CHANNEL);
         let (tell, told) = std::sync::mpsc::sync_channel(1);
@@ -150,12 +153,11 @@ impl Store {
             commands,
             waker: Waker { board, event: started.event },
             buffers,
-            disks: started.disks,
             readers: Mutex::default(),
             turns: Semaphore::new(READERS),
             thread: Mutex::new(Some(thread)),
         };
-        Ok((Self(Arc::new(inner)), Report { opened: started.opened, absent, warnings: started.warnings }))
+        Ok((Self(Arc::new(inner)), Report { strange, opened: started.opened, absent, warnings: started.warnings }))
     }
 
     /// Memory for one record; waits until there is some.
@@ -356,10 +358,23 @@ impl Store {
         }
     }
 
+    pub(crate) fn board(&self) -> &Board {
+        &self.0.waker.board
+    }
+
+    pub(crate) fn new_reader(&self) -> Reader {
+        Reader::new(self.board().readable(), Arc::new(self.0.buffers.clone()))
+    }
+
+    pub(crate) fn memory(&self) -> &Buffers {
+        &self.0.buffers
+    }
+
     fn read_now<T>(&self, job: &dyn Fn(&mut Reader) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let idle = || self.0.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let spare = idle().pop();
-        let mut reader = spare.unwrap_or_else(|| Reader::new(self.0.disks.clone(), Arc::new(self.0.buffers.clone())));
+        let mut reader = spare.unwrap_or_else(|| self.new_reader());
+        reader.attach(self.board().readable());
         let done = job(&mut reader);
         idle().push(reader);
         done
@@ -395,6 +410,23 @@ fn open_disks(paths: &[PathBuf]) -> Result<(Vec<Arc<DiskFile>>, Vec<DiskError>),
     Ok((files, absent))
 }
 
+/// Sets aside disks that aren't this store's, unless there is no other.
+#[allow(clippy::type_complexity)]
+fn sort_out(files: Vec<Arc<DiskFile>>, store: [u8; 16]) -> Result<(Vec<Arc<DiskFile>>, Vec<(PathBuf, Seen)>), StartError> {
+    let mut seen = Vec::new();
+    for file in files {
+        let what = crate::trays::look(&*file, store);
+        seen.push((file, what));
+    }
+    let ours = |s: &Seen| matches!(s, Seen::Ours { .. } | Seen::Unreadable(_));
+    if !seen.iter().any(|(_, s)| ours(s)) {
+        return Ok((seen.into_iter().map(|(file, _)| file).collect(), Vec::new())); // the engine says what is wrong
+    }
+    let (good, strange): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(_, s)| ours(s));
+    let strange = strange.into_iter().map(|(file, s)| (file.path().to_owned(), s)).collect();
+    Ok((good.into_iter().map(|(file, _)| file).collect(), strange))
+}
+
 /// All that the thread needs to begin.
 struct Begin {
     files: Vec<Arc<DiskFile>>,
@@ -408,7 +440,6 @@ struct Begin {
 
 struct Started {
     opened: Opened,
-    disks: hoidla_store::Disks,
     event: Arc<nix::sys::eventfd::EventFd>,
     warnings: Vec<String>,
 }
@@ -429,10 +460,12 @@ impl Begin {
         let disks = self.files.iter().map(|f| f.clone() as Arc<dyn Disk>).collect();
         let (engine, opened) = Engine::open(disks, self.store, Arc::new(self.buffers.clone()), self.counters, self.options)?;
         let disks = engine.disks();
-        let places = disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();
+        let places: Vec<_> =
+            disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();
+        *self.board.disks.write().unwrap_or_else(PoisonError::into_inner) = places.clone();
         let ring = Ring::new(places, &self.buffers)?;
         let (event, warnings) = (ring.waker(), ring.unregistered().into_iter().collect());
-        Ok((Started { opened, disks, event, warnings }, Driver::new(engine, ring, self.inbox, self.board)))
+        Ok((Started { opened, event, warnings }, Driver::new(engine, ring, self.inbox, self.board)))
     }
 }
 

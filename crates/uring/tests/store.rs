@@ -11,7 +11,10 @@ use std::{
 
 use hoidla_format::{Hash32, StreamId, frame::Chain};
 use hoidla_store::{Buffer as _, Counters, Generation, Layout, Options, Refused};
-use hoidla_uring::{DiskError, DiskFile, Kept, Record, Report, Settings, StartError, Store, StoreError, format};
+use hoidla_uring::{
+    DiskError, DiskFile, Kept, Record, Report, Settings, StartError, State, Store, StoreError, format,
+    trays::{Seen, look},
+};
 use tempfile::TempDir;
 
 const ID: [u8; 16] = [42; 16];
@@ -41,7 +44,7 @@ impl Bench {
     fn new(disk: u64) -> Self {
         let bench = Self { folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), counters: Memory::default() };
         bench.paths().iter().for_each(|p| drop(DiskFile::create(p, disk).unwrap()));
-        format(&bench.paths(), ID, Layout { segment: 4 << 20, catalogue: 0 }, &mut bench.counters.clone()).unwrap();
+        format(&bench.paths(), ID, Layout { segment: 4 << 20, ..Layout::default() }, &mut bench.counters.clone()).unwrap();
         bench
     }
 
@@ -239,8 +242,9 @@ async fn one_disk_missing_goes_on_says_so_and_is_made_whole_later() {
 
     fs::rename(&away, &bench.paths()[1]).unwrap();
     let (store, report) = bench.open();
-    assert_eq!((report.opened.missing.len(), report.opened.resynced.len()), (0, 1), "{report:?}");
+    assert_eq!((report.opened.missing.len(), report.opened.rebuilding.len()), (0, 1), "{report:?}");
     append(&store, 2).await.unwrap();
+    make_whole(&store).await;
     store.close();
 
     fs::remove_file(&bench.paths()[0]).unwrap();
@@ -248,6 +252,96 @@ async fn one_disk_missing_goes_on_says_so_and_is_made_whole_later() {
     for n in 0..3 {
         assert_read(&store, n).await;
     }
+}
+
+/// Rebuilds until every disk counts.
+async fn make_whole(store: &Store) {
+    for _ in 0..500 {
+        assert_eq!(store.rebuild().await.unwrap(), Vec::<String>::new());
+        if store.disks().await.unwrap().iter().all(|d| d.state == State::Current) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("never whole: {:?}", store.disks().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pulled_disk_is_replaced_by_a_blank_one_while_records_come_in() {
+    let bench = Bench::new(96 << 20);
+    let (store, _) = bench.open();
+    for n in 0..200 {
+        append(&store, n).await.unwrap();
+    }
+    assert_eq!(store.pulled(), []);
+    let new = bench.paths()[1].clone();
+    fs::remove_file(&new).unwrap();
+    assert_eq!(store.pulled(), [(1, new.clone())]);
+    store.leave(1, "it was pulled".into()).await.unwrap();
+    assert!(store.leave(0, "the other one too".into()).await.is_err(), "the last copy is not given up");
+    append(&store, 200).await.unwrap();
+    assert!(matches!(&store.disks().await.unwrap()[1].state, State::Failed(why) if why == "it was pulled"));
+
+    drop(DiskFile::create(&new, 48 << 20).unwrap());
+    assert!(store.join(1, &new).await.unwrap_err().to_string().contains("larger"), "too small");
+    fs::remove_file(&new).unwrap();
+    drop(DiskFile::create(&new, 96 << 20).unwrap());
+    store.join(1, &new).await.unwrap();
+    assert!(matches!(store.disks().await.unwrap()[1].state, State::Rebuilding(..)));
+    let sender = store.clone();
+    let sending = tokio::spawn(async move {
+        for n in 201..260 {
+            append(&sender, n).await.unwrap();
+        }
+    });
+    make_whole(&store).await;
+    sending.await.unwrap();
+    append(&store, 260).await.unwrap();
+    store.close();
+
+    fs::remove_file(&bench.paths()[0]).unwrap();
+    let (store, report) = bench.open();
+    assert_eq!(report.opened.damage, Vec::<String>::new());
+    for n in 0..=260 {
+        assert_read(&store, n).await;
+    }
+}
+
+#[test]
+fn what_lies_on_a_disk_is_told_apart() {
+    let bench = Bench::new(48 << 20);
+    let path = bench.folder.path().join("c");
+    let disk = DiskFile::create(&path, 48 << 20).unwrap();
+    let seen = |disk: &DiskFile| look(disk, ID);
+    assert_eq!(seen(&disk), Seen::Blank);
+    drop(disk);
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(b"EFI PART", 512).unwrap();
+    let disk = DiskFile::open(&path).unwrap();
+    let Seen::Unknown { looks, hash } = seen(&disk) else { panic!("a partition table is no blank disk") };
+    assert!(looks.contains("GPT"));
+    drop(disk);
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(b"x", (48 << 20) - 1).unwrap();
+    let disk = DiskFile::open(&path).unwrap();
+    assert_ne!(seen(&disk).hash(), Some(hash), "its end counts too");
+    let ours = DiskFile::open(&bench.paths()[1]).unwrap();
+    assert_eq!(seen(&ours), Seen::Ours { place: 1 });
+    assert!(matches!(look(&ours, [9; 16]), Seen::OtherStore { store, .. } if store == "2a".repeat(16)));
+}
+
+#[tokio::test]
+async fn a_strange_disk_beside_ours_is_left_alone_and_said() {
+    let bench = Bench::new(48 << 20);
+    let (store, _) = bench.open();
+    append(&store, 0).await.unwrap();
+    store.close();
+    fs::remove_file(&bench.paths()[1]).unwrap();
+    drop(DiskFile::create(&bench.paths()[1], 48 << 20).unwrap());
+    let (store, report) = bench.open();
+    assert_eq!(report.strange, [(bench.paths()[1].clone(), Seen::Blank)]);
+    assert_eq!(report.opened.missing, [1]);
+    assert_read(&store, 0).await;
+    store.close();
+    assert_eq!(look(&DiskFile::open(&bench.paths()[1]).unwrap(), ID), Seen::Blank, "nothing was written to it");
 }
 
 #[tokio::test]

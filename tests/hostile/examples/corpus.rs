@@ -228,11 +228,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let other = SigningKey::from_secret(&Secret::filled(|b| b.fill(8)));
     let cosigned = other.cosign("bravo", note.as_bytes()).expect("a note");
     let checkpoint = Checkpoint { site: name("lux"), appliance: name("lux-1"), size: 6, root: frontier(6).root(), counter: 17 };
-    let geometry = Geometry { segment_blocks: 4096, catalogue_blocks: 256, slots: 64 };
+    let geometry = Geometry { places: 2, copies: 2, segment_blocks: 4096, catalogue_blocks: 256, slots: 64 };
     let superblock = Superblock {
         store: [1; 16],
         place: 1,
-        places: 2,
         geometry,
         sequence: 9,
         membership: 2,

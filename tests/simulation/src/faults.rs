@@ -55,7 +55,11 @@ impl World {
     /// The weak disk fails a write, writes short, or fails a flush.
     pub fn break_disk(&mut self) -> Result<(), Broken> {
         let all = self.disks.len();
-        let Some(weak) = self.plan.weak().filter(|_| self.store().current().len() == all) else { return Ok(()) };
+        let Some(weak) = self.plan.weak() else { return Ok(()) };
+        let others = self.store().current().iter().filter(|d| usize::from(**d) != weak).count();
+        if others + 1 < all {
+            return Ok(());
+        }
         if self.dice.one_in(2) {
             self.say(|| format!("disk {weak}: its next flush will fail"));
             self.disks[weak].break_flush();

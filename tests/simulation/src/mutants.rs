@@ -31,6 +31,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { fault: Fault::SameRunAgain, says: "a run without a number of its own" },
     Mutant { fault: Fault::IgnoreFailedFlush, says: "a failed flush ignored" },
     Mutant { fault: Fault::ForkUnseen, says: "a fork let through" },
+    Mutant { fault: Fault::CountTooEarly, says: "a disk counts before it is rebuilt" },
+    Mutant { fault: Fault::ForgetJoining, says: "new writes don't go to a disk that is rebuilt" },
+    Mutant { fault: Fault::BelieveJoining, says: "a disk is believed while it is rebuilt" },
     Mutant { fault: Fault::BelieveRot, says: "rot believed" },
 ];
 

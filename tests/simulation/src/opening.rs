@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use hoidla_store::{Disk, Engine, OpenError, Opened, Options};
+use hoidla_store::{BLOCK, Disk, Engine, Layout, OpenError, Opened, Options};
 
 use crate::{
     counter::Counter,
     disk::{Power, SimDisk},
     invariants::{self, Broken},
     memory::Memory,
-    world::{CATALOGUES, DISKS, LAYOUT, POOL, SIZE, STORE, World, carry_out},
+    world::{CATALOGUES, POOL, STORE, World, carry_out},
 };
 
 impl World {
@@ -77,6 +77,7 @@ impl World {
         let lacking = !self.current.is_subset(attached) || self.spoiled;
         match why {
             OpenError::Stale { .. } if lacking => self.tally.count("stale disks refused", 1),
+            OpenError::Uncovered { .. } if lacking => self.tally.count("uncovered stores refused", 1),
             // All four superblocks of the weak disk are bad: whoever looks after it takes it out.
             OpenError::NotAStore(disk) if self.plan.weak().is_some_and(|w| self.spoiled && self.disks[w].name() == *disk) => {
                 self.tally.count("disks beyond recognition", 1);
@@ -91,9 +92,9 @@ impl World {
 
     /// Which disks are there at this opening; all of them after a few refusals.
     fn attached(&mut self, attempt: u32) -> BTreeSet<u8> {
-        let mut all: BTreeSet<u8> = (0..DISKS as u8).collect();
-        if attempt < 4 && self.dice.one_in(4) {
-            let away = self.plan.weak().map_or_else(|| self.dice.below(DISKS as u64) as u8, |w| w as u8);
+        let mut all: BTreeSet<u8> = (0..self.plan.disks).collect();
+        if self.plan.copies > 1 && attempt < 4 && self.dice.one_in(4) {
+            let away = self.plan.weak().map_or_else(|| self.dice.below(u64::from(self.plan.disks)) as u8, |w| w as u8);
             all.remove(&away);
         }
         self.taken_out.into_iter().for_each(|out| _ = all.remove(&(out as u8)));
@@ -104,7 +105,6 @@ impl World {
     fn settle(&mut self, opened: &Opened) -> Result<(), Broken> {
         self.tally.count("commits cut", opened.cut);
         self.tally.count("repairs", opened.repaired.len() as u64);
-        self.tally.count("disks made whole", opened.resynced.len() as u64);
         self.tally.count("catalogues rebuilt", u64::from(opened.rebuilt));
         let engine = self.engine.as_mut().expect("it was opened");
         invariants::opened(engine, &self.model, opened)?;
@@ -122,8 +122,9 @@ impl World {
     /// Someone puts a disk into a tray that doesn't belong there: it is refused, by name,
     /// and nothing is changed.
     fn swap(&mut self) -> Result<(), Broken> {
-        let stranger = Arc::new(SimDisk::new("stranger", SIZE, Power::stays()));
-        let tray = self.dice.below(DISKS as u64) as usize;
+        let stranger = Arc::new(SimDisk::new("stranger", self.plan.size(), Power::stays()));
+        let all = self.disks.len();
+        let tray = self.dice.below(all as u64) as usize;
         let what = match self.dice.below(3) {
             0 => "of another store",
             1 => "blank",
@@ -133,14 +134,15 @@ impl World {
             "blank" => {}
             "of another store" => {
                 let disk: Arc<dyn Disk> = stranger.clone();
-                let done = Engine::format(&[disk], *b"another store...", LAYOUT, &Memory::new(POOL), &mut Counter::default());
+                let layout = Layout { segment: 16 * BLOCK as u64, copies: 0, ..self.plan.layout() };
+                let done = Engine::format(&[disk], *b"another store...", layout, &Memory::new(POOL), &mut Counter::default());
                 done.map_err(|e| ("opens", e.to_string()))?;
             }
-            _ => stranger.restore(self.disks[(tray + 1) % DISKS].image()),
+            _ => stranger.restore(self.disks[(tray + 1) % all].image()),
         }
         self.power.set(i64::MAX);
         let mut disks: Vec<Arc<dyn Disk>> = vec![stranger];
-        disks.extend((0..DISKS).filter(|i| *i != tray).map(|i| self.disks[i].clone() as Arc<dyn Disk>));
+        disks.extend((0..all).filter(|i| *i != tray).map(|i| self.disks[i].clone() as Arc<dyn Disk>));
         let opened = Engine::open(disks, STORE, self.memory.clone(), Box::new(self.counter.clone()), self.plan.options.clone());
         let said = match opened {
             Ok(_) => return Err(("strangers refused", format!("a disk {what} was taken into tray {tray}"))),

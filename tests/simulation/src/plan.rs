@@ -3,7 +3,7 @@
 //! The line between what must be survived and what must only be reported is drawn here
 //! and nowhere else; `docs/reliability.md` says it in words.
 
-use hoidla_store::{BLOCK, Fault, Options};
+use hoidla_store::{BLOCK, Fault, Layout, Options};
 
 use crate::dice::Dice;
 
@@ -21,8 +21,29 @@ pub enum Media {
     Lost,
 }
 
+/// Segments of the store, roughly.
+const SLOTS: u64 = 24;
+const SEGMENT: u64 = 48 * BLOCK as u64;
+/// Bytes of a catalogue area.
+pub const CATALOGUE: u64 = 8 * BLOCK as u64;
+/// The dice for the number of disks.
+const DISKS: u32 = u32::MAX - 1;
+
+/// Often a mirror of two; else copies over more disks, or a single one that nothing may happen to.
+fn disks_and_copies(dice: &mut Dice) -> (u8, u8) {
+    if dice.one_in(2) {
+        return (2, 2);
+    }
+    let disks = 2 + dice.below(4) as u8;
+    (disks, (1 + dice.below(3) as u8).min(disks))
+}
+
 /// What was thrown before the first step.
 pub struct Plan {
+    /// How many disks there are.
+    pub disks: u8,
+    /// Copies of each segment.
+    pub copies: u8,
     /// Which disks suffer.
     pub media: Media,
     /// A disk whose requests are carried out late.
@@ -34,28 +55,42 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed, for a store over so many disks.
-    pub fn of(dice: &mut Dice, disks: usize, fault: Option<Fault>) -> Self {
+    /// The plan of a seed.
+    pub fn of(dice: &mut Dice, seed: u64, fault: Option<Fault>) -> Self {
+        let (disks, copies) = disks_and_copies(&mut Dice::new(seed, DISKS));
         let mut options = Options {
             commit_bytes: 4096 << dice.below(6),
             depth: 1 + dice.below(3) as usize,
             open_segments: 2 + dice.below(3) as usize,
             checkpoint_commits: 2 << dice.below(6),
             piece: BLOCK,
-            resync: true,
+            rebuild: true,
+            accept_loss: false,
             prewrite: dice.one_in(3),
             fault,
         };
-        let weak = dice.below(disks as u64) as usize;
+        let weak = dice.below(u64::from(disks)) as usize;
         let media = match dice.below(12) {
-            0..4 => Media::Away,
-            4 => Media::Lost,
+            _ if copies == 1 => Media::Away,
+            4 if copies == disks => Media::Lost,
+            0..5 => Media::Away,
             _ => Media::Weak(weak),
         };
-        let slow = dice.one_in(4).then(|| dice.below(disks as u64) as usize);
+        let slow = dice.one_in(4).then(|| dice.below(u64::from(disks)) as usize);
         let steps = 20 + dice.below(100) as u32;
         options.piece <<= dice.below(3);
-        Self { media, slow, options, steps }
+        Self { disks, copies, media, slow, options, steps }
+    }
+
+    /// How the store is laid out.
+    pub fn layout(&self) -> Layout {
+        Layout { segment: SEGMENT, catalogue: CATALOGUE, copies: self.copies }
+    }
+
+    /// Bytes of each disk.
+    pub fn size(&self) -> u64 {
+        let rows = (SLOTS * u64::from(self.copies)).div_ceil(u64::from(self.disks));
+        64 * BLOCK as u64 + 2 * CATALOGUE + rows * SEGMENT
     }
 
     /// The disk that may do anything.

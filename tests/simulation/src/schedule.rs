@@ -57,6 +57,8 @@ const ACTS: &[(u64, &str, Act)] = &[
     (8, "rewound disk", World::rewind),
     (20, "loss on every disk", World::lose_everywhere),
     (4, "throttled counter", World::throttle),
+    (40, "swap in", World::swap_in),
+    (60, "rebuild", World::rebuild),
     (10, "check", World::check_all),
     (20, "rewrite", World::rewrite),
     (10, "verify", |w| {
@@ -110,6 +112,7 @@ fn the_end(world: &mut World, seed: u64) -> Result<(), Broken> {
     world.drain()?;
     world.check_all()?;
     world.crash(true)?;
+    world.rebuild_all()?;
     world.check_all()?;
     world.check_copies()
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{Disk, Engine, Event, Fault, Layout, Op, Reader, Request, Ticket};
+use hoidla_store::{Disk, Engine, Event, Fault, Op, Reader, Request, Ticket};
 
 use crate::{
     counter::Counter,
@@ -17,25 +17,15 @@ use crate::{
     invariants::{self, Broken},
     memory::Memory,
     model::Model,
-    plan::Plan,
+    plan::{CATALOGUE, Plan},
     tally::Tally,
     trace::Trace,
 };
 
-const BLOCK: u64 = hoidla_store::BLOCK as u64;
 /// The name of the simulated store.
 pub const STORE: [u8; 16] = *b"simulated store.";
-/// Disks of the simulated store.
-pub const DISKS: usize = 2;
-const SLOTS: u64 = 24;
-const SEGMENT: u64 = 48 * BLOCK;
-const CATALOGUE: u64 = 8 * BLOCK;
-/// Bytes of each.
-pub const SIZE: u64 = 64 * BLOCK + 2 * CATALOGUE + SLOTS * SEGMENT;
-/// How it is laid out.
-pub const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: CATALOGUE };
 /// Where the two catalogue areas lie.
-pub const CATALOGUES: std::ops::Range<u64> = 64..64 + 2 * CATALOGUE / BLOCK;
+pub const CATALOGUES: std::ops::Range<u64> = 64..64 + 2 * CATALOGUE / hoidla_store::BLOCK as u64;
 /// Buffers of the store's pool.
 pub const POOL: usize = 64;
 
@@ -92,9 +82,9 @@ impl World {
     /// A freshly formatted store, opened.
     pub fn new(seed: u64, fault: Option<Fault>, trace: Trace) -> Result<Self, Broken> {
         let mut dice = Dice::new(seed, 0);
-        let plan = Plan::of(&mut dice, DISKS, fault);
+        let plan = Plan::of(&mut dice, seed, fault);
         let power = Power::stays();
-        let disks = (0..DISKS).map(|i| Arc::new(SimDisk::new(&format!("disk {i}"), SIZE, power.clone()))).collect();
+        let disks = (0..plan.disks).map(|i| Arc::new(SimDisk::new(&format!("disk {i}"), plan.size(), power.clone()))).collect();
         let mut world = Self {
             dice,
             plan,
@@ -111,12 +101,13 @@ impl World {
             rewound: None,
             taken_out: None,
             spoiled: false,
-            current: (0..DISKS as u8).collect(),
+            current: BTreeSet::new(),
             tally: Tally::default(),
             trace,
         };
         let all: Vec<Arc<dyn Disk>> = world.disks.iter().map(|d| d.clone() as Arc<dyn Disk>).collect();
-        Engine::format(&all, STORE, LAYOUT, &*world.memory, &mut world.counter.clone()).map_err(|e| ("opens", e.to_string()))?;
+        world.current = (0..world.plan.disks).collect();
+        Engine::format(&all, STORE, world.plan.layout(), &*world.memory, &mut world.counter.clone()).map_err(|e| ("opens", e.to_string()))?;
         world.reopen(false)?;
         Ok(world)
     }
@@ -220,6 +211,7 @@ impl World {
                     self.tally.count("disks stopped", 1);
                     self.outstanding.retain(|r| r.disk != disk);
                 }
+                Event::DiskJoined { .. } => self.tally.count("disks made whole", 1),
                 Event::Stopped { why } if self.counter.has_failed() => {
                     self.say(|| format!("the store stopped: {why}"));
                     return self.crash(false);

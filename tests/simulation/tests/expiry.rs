@@ -15,7 +15,7 @@ use hoidla_store::{
 
 const STORE: [u8; 16] = [1; 16];
 const SEGMENT: u64 = 64 * BLOCK as u64;
-const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64 };
+const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64, copies: 0 };
 const DAY: u64 = 86_400;
 const FRAME: usize = 50_000;
 

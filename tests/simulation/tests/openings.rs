@@ -1,65 +1,13 @@
 //! What opening and appending refuse, each with its own words.
 
+mod common;
+
 use std::sync::Arc;
 
-use hoidla_format::{Hash32, StreamId};
-use hoidla_simulation::{
-    counter::Counter,
-    disk::{Power, SimDisk},
-    memory::Memory,
-};
-use hoidla_store::{
-    Appended, BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, Reader, Record, Refused,
-};
-
-const STORE: [u8; 16] = [1; 16];
-const SEGMENT: u64 = 64 * BLOCK as u64;
-const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64 };
-
-fn disk(name: &str, slots: u64) -> Arc<SimDisk> {
-    Arc::new(SimDisk::new(name, 96 * BLOCK as u64 + slots * SEGMENT, Power::stays()))
-}
-
-fn as_disks(disks: &[&Arc<SimDisk>]) -> Vec<Arc<dyn Disk>> {
-    disks.iter().map(|d| (*d).clone() as Arc<dyn Disk>).collect()
-}
-
-fn format(disks: &[&Arc<SimDisk>], store: [u8; 16], nv: &Counter) {
-    Engine::format(&as_disks(disks), store, LAYOUT, &Memory::new(8), &mut nv.clone()).unwrap();
-}
-
-fn open(disks: &[&Arc<SimDisk>], nv: &Counter) -> Result<(Engine<Memory>, Opened), OpenError> {
-    Engine::open(as_disks(disks), STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), Options::default())
-}
-
-fn record(stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
-    let mut buffer = Memory::new(1).take(bytes.len()).unwrap();
-    buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
-    Record {
-        generation: Generation { dataset: "land".parse().unwrap(), number: 1 },
-        stream: StreamId([stream; 16]),
-        epoch: 1,
-        offset,
-        len: bytes.len() as u32,
-        hash: Hash32(blake3::hash(bytes).into()),
-        blocks: buffer.freeze(bytes.len()),
-    }
-}
-
-/// Carries out all requests in order; the acknowledged ends.
-fn settle(engine: &mut Engine<Memory>) -> Vec<u64> {
-    let disks = engine.disks();
-    while let Some(request) = engine.next_request() {
-        let disk = disks[usize::from(request.disk)].as_ref().unwrap();
-        let outcome = match &request.op {
-            Op::Write { at, blocks } => disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len()),
-            Op::Flush => disk.flush().map(|()| 0),
-        };
-        engine.complete(request.id, outcome);
-    }
-    let events = std::iter::from_fn(|| engine.next_event());
-    events.filter_map(|e| if let Event::Acknowledged(a) = e { Some(a.end) } else { None }).collect()
-}
+use common::*;
+use hoidla_format::StreamId;
+use hoidla_simulation::{counter::Counter, memory::Memory};
+use hoidla_store::{Appended, Engine, Generation, OpenError, Reader, Record, Refused};
 
 #[test]
 fn a_disk_of_another_store_is_refused_by_name() {
@@ -90,8 +38,11 @@ fn one_disk_missing_goes_on_and_the_stale_one_never_serves_alone() {
     assert_eq!(settle(&mut engine), [8]);
     drop(engine);
     assert!(matches!(open(&[&b], &nv).err().unwrap(), OpenError::Stale { .. }));
-    let (_, opened) = open(&[&a, &b], &nv).unwrap();
-    assert_eq!((opened.missing, opened.resynced), (vec![], vec![1]));
+    let (mut engine, opened) = open(&[&a, &b], &nv).unwrap();
+    assert_eq!((opened.missing, opened.rebuilding), (vec![], vec![1]));
+    drop(open(&[&b], &nv).err().expect("while it is rebuilt it serves no more than before"));
+    rebuild(&mut engine);
+    drop(engine);
     let (mut engine, _) = open(&[&b], &nv).unwrap();
     let place = engine.locate(StreamId([1; 16]), 3).unwrap();
     let found = Reader::new(engine.disks(), Arc::new(Memory::new(8))).read(&place).unwrap();

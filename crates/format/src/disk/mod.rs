@@ -14,10 +14,13 @@
 
 pub mod batch;
 pub mod catalogue;
+mod geometry;
 pub mod segment;
 pub mod superblock;
 #[cfg(test)]
 mod tests;
+
+pub use geometry::Geometry;
 
 use crate::{Hash32, Malformed};
 
@@ -54,39 +57,4 @@ fn seal_of(layout: &[u8]) -> Hash32 {
     let mut h = blake3::Hasher::new();
     h.update(&layout[..SEAL.start]).update(&layout[SEAL.end..]);
     Hash32(h.finalize().into())
-}
-
-/// How a disk is divided; the same on all disks of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Blocks of a segment: 16 to 2^20.
-    pub segment_blocks: u32,
-    /// Blocks of each catalogue area.
-    pub catalogue_blocks: u32,
-    /// Segments.
-    pub slots: u32,
-}
-
-impl Geometry {
-    /// The first block of a catalogue area (0 or 1).
-    pub fn catalogue_at(&self, area: u64) -> u64 {
-        FRONT_BLOCKS + area * u64::from(self.catalogue_blocks)
-    }
-
-    /// The first block of a segment.
-    pub fn segment_at(&self, slot: u32) -> u64 {
-        self.catalogue_at(2) + u64::from(slot) * u64::from(self.segment_blocks)
-    }
-
-    /// The blocks that a disk must have.
-    pub fn disk_blocks(&self) -> u64 {
-        self.segment_at(self.slots)
-    }
-
-    fn check(self) -> Result<Self, Malformed> {
-        let fits = (16..=1 << 20).contains(&self.segment_blocks)
-            && (1..=1 << 24).contains(&self.catalogue_blocks)
-            && (2..=1 << 28).contains(&self.slots);
-        if fits { Ok(self) } else { Err(Malformed::Field("a geometry that no store has")) }
-    }
 }

@@ -13,9 +13,7 @@ pub struct Superblock {
     pub store: [u8; 16],
     /// The disk's place in the store, from 0.
     pub place: u8,
-    /// How many places the store has: one copy on each.
-    pub places: u8,
-    /// How the disk is divided.
+    /// How the store is divided.
     pub geometry: Geometry,
     /// Raised with each rewrite of the superblock.
     pub sequence: u64,
@@ -24,7 +22,8 @@ pub struct Superblock {
     /// The membership epoch that counted when this one was begun. Until the counter
     /// says that this one counts, the disk is as good as those of `base`.
     pub base: u64,
-    /// The places that are current: bit 0 is place 0.
+    /// The places that are current: bit 0 is place 0. A disk whose own bit is missing is being
+    /// rebuilt: nothing on it counts.
     pub members: u64,
     /// Raised with each opening of the store, from 1.
     pub run: u64,
@@ -46,13 +45,15 @@ pub fn next_membership(after: u64, members: u64, places: u8) -> u64 {
 }
 
 impl Superblock {
-    /// The most places.
-    pub const MOST_PLACES: u8 = 64;
+    /// Whether the disk that carries this is a member.
+    pub fn is_member(&self) -> bool {
+        self.members >> self.place & 1 == 1
+    }
 
     /// As one block.
     pub fn to_block(&self) -> [u8; BLOCK] {
         let mut w = Writer::with_header(Kind::Superblock, VERSION);
-        w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.places);
+        w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.geometry.places).u8(self.geometry.copies);
         w.u32(self.geometry.segment_blocks).u32(self.geometry.catalogue_blocks).u32(self.geometry.slots);
         w.u64(self.sequence).u64(self.membership).u64(self.base).u64(self.members);
         w.u64(self.run).u64(self.run_first).u64(self.checkpoint);
@@ -70,16 +71,16 @@ impl Superblock {
         check_seal(block)?;
         r.take(32)?;
         let store = r.array()?;
-        let (place, places) = (r.u8()?, r.u8()?);
-        let geometry = Geometry { segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
+        let (place, places, copies) = (r.u8()?, r.u8()?, r.u8()?);
+        let geometry = Geometry { places, copies, segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
         let (sequence, membership, base) = (r.u64()?, r.u64()?, r.u64()?);
         let (members, run, run_first, checkpoint) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
-        if places > Self::MOST_PLACES || place >= places || members >> (places - 1) > 1 {
+        if place >= places || members & !geometry.everywhere() != 0 {
             return Err(Malformed::Field("a place that the store doesn't have"));
         }
         if r.rest().iter().any(|b| *b != 0) {
             return Err(Malformed::Field("a superblock's rest must be zero"));
         }
-        Ok(Self { store, place, places, geometry, sequence, membership, base, members, run, run_first, checkpoint })
+        Ok(Self { store, place, geometry, sequence, membership, base, members, run, run_first, checkpoint })
     }
 }

@@ -15,9 +15,9 @@ use super::{
 use crate::{Hash32, Malformed, StreamId, frame::Chain};
 
 fn superblock() -> Superblock {
-    let geometry = Geometry { segment_blocks: 16_384, catalogue_blocks: 1024, slots: 1000 };
+    let geometry = Geometry { places: 2, copies: 2, segment_blocks: 16_384, catalogue_blocks: 1024, slots: 1000 };
     #[rustfmt::skip]
-    let s = Superblock { store: [7; 16], place: 1, places: 2, geometry, sequence: 9, membership: 4, base: 3, members: 3, run: 5, run_first: 42, checkpoint: 8 };
+    let s = Superblock { store: [7; 16], place: 1, geometry, sequence: 9, membership: 4, base: 3, members: 3, run: 5, run_first: 42, checkpoint: 8 };
     s
 }
 
@@ -103,10 +103,15 @@ fn refuses_flips<T: PartialEq + std::fmt::Debug>(bytes: &[u8], step: usize, read
 fn a_superblock_reads_back_and_nothing_else_does() {
     let block = superblock().to_block();
     assert_eq!(Superblock::from_block(&block), Ok(superblock()));
-    assert_eq!(blake3::hash(&block).to_hex().as_str(), "2e743eaf820b1e02758832f28061bc7ff42334c77b47b68d1898b710af779f6f");
+    assert_eq!(blake3::hash(&block).to_hex().as_str(), "e8227c8536bfb6a3dc80636f80554b97f92d6a6dc75dfef45e958cd4400320ea");
     refuses_flips(&block, 1, |b| Superblock::from_block(b.try_into().unwrap()));
-    let changes: [fn(&mut Superblock); 4] =
-        [|s| s.place = 2, |s| s.members = 4, |s| s.geometry.segment_blocks = 1, |s| s.geometry.slots = 0];
+    let changes: [fn(&mut Superblock); 5] = [
+        |s| s.place = 2,
+        |s| s.members = 4,
+        |s| s.geometry.segment_blocks = 1,
+        |s| s.geometry.slots = 0,
+        |s| s.geometry.copies = 3,
+    ];
     for change in changes {
         let mut s = superblock();
         change(&mut s);

@@ -1,4 +1,5 @@
 //! Who makes the store work.
 
 mod keeper;
+mod rebuilder;
 mod writer;
