@@ -92,6 +92,11 @@ impl State {
         self.folder.join("identity.txt")
     }
 
+    /// The last head seen of each log that this appliance is a witness of.
+    pub fn witnessed(&self) -> PathBuf {
+        self.folder.join("witnessed")
+    }
+
     /// Where the daemon writes how it is.
     pub fn health(&self) -> PathBuf {
         self.folder.join("health.json")

@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     ceremonies::Ceremonies,
+    checkpoints::{Checkpoints, Signer},
     config::{State, replace},
     counts::Counts,
     enrol::{check_counters, raise_counters, store_id},
@@ -39,6 +40,7 @@ use crate::{
     scrubber::{Scrubber, Wholeness},
     session::{self, Patience, Writers},
     time::{Ages, Keeper},
+    witness::Witness,
 };
 
 /// The PCR that tells under which papers the daemon runs.
@@ -86,6 +88,8 @@ pub struct Daemon {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) windows: Arc<Semaphore>,
     pub(crate) ceremonies: Arc<Ceremonies>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) witness: Arc<Witness>,
     /// Who writes what.
     pub writers: Writers,
     pub(crate) counts: Counts,
@@ -176,6 +180,9 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone() });
     tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
+    let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
+    let witness = Arc::new(Witness::new(state.witnessed(), authority, signer.clone())?);
+    let checkpoints = Checkpoints::new(signer, store.clone());
     let ceremonies = Arc::new(Ceremonies::new(ground, tpm.clone(), helpers, admission.clone(), store.clone()));
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
@@ -192,6 +199,8 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         admission,
         acceptor: TlsAcceptor::from(tls),
         ceremonies,
+        checkpoints,
+        witness,
         writers: Writers::default(),
         counts,
         keeper,

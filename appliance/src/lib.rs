@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ceremonies;
+mod checkpoints;
 pub mod config;
 pub mod counts;
 pub mod daemon;
@@ -20,3 +21,4 @@ pub mod scrub;
 pub mod scrubber;
 pub mod session;
 pub mod time;
+mod witness;

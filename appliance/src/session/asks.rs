@@ -1,13 +1,13 @@
 //! All requests but appends: opening a stream, listing, reading, ceremonies.
 
-use hoidla_format::{Bytes, Name};
+use hoidla_format::{Bytes, Name, statement};
 use hoidla_protocol::{Code, Epoch, Handle, Open, Opened, Read, Refused, Request, Response, Role, StreamEntry};
 use hoidla_store::{Generation, StreamState};
 
-use super::{End, Shared, appends::Appends, appends::refusal};
+use super::{End, Shared, appends::Appends, appends::refusal, audits};
 
 /// The outer error ends the connection, the inner one is told to the peer.
-type Answered = Result<Result<(), Refused>, End>;
+pub(super) type Answered = Result<Result<(), Refused>, End>;
 
 /// Answers one request that the peer's role may make.
 pub(crate) async fn answer(shared: &Shared, appends: &mut Appends, request: Request) -> Answered {
@@ -23,6 +23,9 @@ pub(crate) async fn answer(shared: &Shared, appends: &mut Appends, request: Requ
         (Request::Seal { grant }, Role::Custodian { .. }) => Ok(Response::Sealed { count: daemon.ceremonies.seal(grant.as_ref()) }),
         (Request::Keys { grant }, Role::Reader { signing, .. }) => return keys(shared, &grant, signing).await,
         (Request::Read(ask), Role::Reader { signing, .. }) => return read(shared, signing, ask).await,
+        (Request::Extend { old, least }, _) => audits::extend(shared, old, least).await,
+        (Request::Witness(ask), Role::Agent { .. }) => audits::witness(shared, ask).await,
+        (Request::Prove(ask), Role::Agent { .. }) => return audits::prove(shared, ask).await,
         _ => Err(Refused::new(Code::NotAllowed, "this role may not ask that")),
     };
     match response {
@@ -106,7 +109,10 @@ async fn papers(shared: &Shared) -> Answered {
     for (_, note) in &notes {
         shared.out.send(&Response::Paper(note.as_bytes().to_vec())).await?;
     }
-    Ok(Ok(shared.out.send(&Response::End { count: notes.len() as u64 }).await?))
+    // Nobody signs an identity: the enrolment names its hash.
+    let identity = statement::write(&shared.daemon.papers.identity);
+    shared.out.send(&Response::Paper(identity.into_bytes())).await?;
+    Ok(Ok(shared.out.send(&Response::End { count: notes.len() as u64 + 1 }).await?))
 }
 
 async fn keys(shared: &Shared, grant: &hoidla_format::Hash32, reader: &Bytes) -> Answered {

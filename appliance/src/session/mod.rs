@@ -6,6 +6,7 @@
 
 mod appends;
 mod asks;
+mod audits;
 mod wire;
 
 use std::{

@@ -1,0 +1,127 @@
+//! Checkpoints, receipts and extensions.
+
+use anyhow::{Result, anyhow};
+use hoidla_cli::{NextStep, human};
+use hoidla_log::{Extension, Receipt, SignedCheckpoint};
+use hoidla_verify::{Verified, Vouched, checkpoint::check};
+
+use crate::{
+    papers::Papers,
+    report::{Report, Verdict},
+};
+
+/// Checks a checkpoint's signatures: an error if that cannot be told, a report if the answer is no.
+pub fn believed(signed: &SignedCheckpoint, papers: &Papers) -> Result<Result<Verified, Report>> {
+    match check(signed, &papers.known) {
+        Ok(verified) => Ok(Ok(verified)),
+        Err(e) if e.cannot_tell() => Err(anyhow!(e)).next("give them with --papers; the authority and every agent of the site have them"),
+        Err(e) => Ok(Err(Report::no(e.to_string()))),
+    }
+}
+
+/// What a believed checkpoint proves, and what not.
+pub fn whole(signed: &SignedCheckpoint, verified: &Verified) -> Report {
+    let (head, own) = (signed.head(), &verified.own);
+    let mut proven = vec![format!(
+        "the appliance {} signed for a log of {} leaves when its TPM's counter stood at {}, {} after power-on number {}, running release {}",
+        head.origin(),
+        head.size,
+        head.counter,
+        human::duration(std::time::Duration::from_millis(own.attest.clock.powered_ms)),
+        own.attest.clock.resets,
+        own.release,
+    )];
+    proven.extend(
+        verified.witnesses.iter().map(|w| format!("{} saw this head too, and found it consistent with all it saw before", w.origin)),
+    );
+    let mut not = vec!["that this is the newest head, or the only one: compare it with checkpoints that others hold".to_owned()];
+    not.extend(doubts(own));
+    verified.witnesses.iter().for_each(|w| not.extend(doubts(w)));
+    if verified.strangers > 0 {
+        not.push(format!(
+            "anything by {} of appliances that these papers don't tell of",
+            human::count(verified.strangers as u64, "signature")
+        ));
+    }
+    Report { verdict: Verdict::Whole, proven, not }
+}
+
+fn doubts(who: &Vouched) -> Option<String> {
+    let doubts: Vec<String> = who.doubts.iter().map(ToString::to_string).collect();
+    (!doubts.is_empty()).then(|| format!("full assurance of {}: {}", who.origin, doubts.join("; ")))
+}
+
+/// A checkpoint alone.
+pub fn checkpoint(bytes: &[u8], papers: &Papers) -> Result<Report> {
+    let signed = match SignedCheckpoint::parse(bytes) {
+        Ok(signed) => signed,
+        Err(e) => return Ok(Report::no(e.to_string())),
+    };
+    Ok(believed(&signed, papers)?.map_or_else(|no| no, |verified| whole(&signed, &verified)))
+}
+
+/// A receipt, with its checkpoint.
+pub fn receipt(bytes: &[u8], papers: &Papers) -> Result<Report> {
+    let receipt = match Receipt::parse(bytes) {
+        Ok(receipt) => receipt,
+        Err(e) => return Ok(Report::no(e.to_string())),
+    };
+    let verified = match believed(receipt.checkpoint(), papers)? {
+        Ok(verified) => verified,
+        Err(no) => return Ok(no),
+    };
+    let mut report = whole(receipt.checkpoint(), &verified);
+    let (leaf, covers) = (receipt.leaf(), receipt.covers());
+    report.proven.insert(
+        0,
+        format!(
+            "{} had committed to the first {} bytes of stream {} of {}: their chain's root is {}",
+            verified.own.origin, covers.length, leaf.stream, leaf.dataset, covers.root
+        ),
+    );
+    report.not.insert(0, "that those bytes are still there: for that see the samples of an audit".into());
+    Ok(report)
+}
+
+/// Two checkpoints of one log, and the proof between them.
+pub fn consistency(old: &[u8], extension: &[u8], papers: &Papers) -> Result<Report> {
+    let (old, extension) = match (SignedCheckpoint::parse(old), Extension::parse(extension)) {
+        (Ok(old), Ok(extension)) => (old, extension),
+        (Err(e), _) | (_, Err(e)) => return Ok(Report::no(e.to_string())),
+    };
+    let new = &extension.checkpoint;
+    let verified = match (believed(&old, papers)?, believed(new, papers)?) {
+        (Ok(_), Ok(verified)) => verified,
+        (Err(no), _) | (_, Err(no)) => return Ok(no),
+    };
+    let (from, to) = (old.head(), new.head());
+    if let Err(e) = extension.follows(from) {
+        let both = format!("both heads are signed by {}, of {} and of {} leaves", from.origin(), from.size, to.size);
+        return Ok(Report::no(format!("{both}, and this does not prove that one begins with the other: {e}")));
+    }
+    if to.counter < from.counter {
+        return Ok(Report::no(format!("the TPM's counter went back from {} to {}", from.counter, to.counter)));
+    }
+    let mut report = whole(new, &verified);
+    report.proven.insert(
+        0,
+        format!("the log of {} only grew, from {} to {} leaves: nothing in it was changed or removed", to.origin(), from.size, to.size),
+    );
+    Ok(report)
+}
+
+/// What the papers say.
+pub fn site(papers: &Papers) -> Report {
+    let mut proven = vec![];
+    for a in papers.known.attesters() {
+        let named = if a.named { "" } else { ", no longer named by the newest site file here" };
+        proven.push(format!("the authority enrolled {} ({} TPM, {}){named}", a.origin, a.identity.tpm, a.proof));
+        let releases: Vec<String> = papers.known.releases(&a.site).map(|r| format!("{} (epoch {})", r.name, r.epoch)).collect();
+        proven.push(format!("releases that {} may run, as far as these papers go: {}", a.origin, releases.join(", ")));
+    }
+    if proven.is_empty() {
+        proven.push("these papers are the authority's, but none of them enrols an appliance whose identity is here too".into());
+    }
+    let not = vec!["that these are all papers, or the newest: ask the authority".to_owned()];
+    Report { verdict: Verdict::Whole, proven, not }
+}

@@ -1,0 +1,152 @@
+//! An agent's completeness statement, with the folder that it came in.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use hoidla_cli::human;
+use hoidla_crypto::sign::{self, Signed, VerifyingKey};
+use hoidla_format::statements::{AgentCertificate, Completeness, KeptStream};
+use hoidla_log::{Receipt, SignedCheckpoint};
+
+use crate::{
+    judge,
+    papers::{Papers, read},
+    report::{Report, Verdict},
+};
+
+/// The most receipts in a folder.
+const MOST_RECEIPTS: usize = 100_000;
+
+/// Checks a folder.
+pub fn check(folder: &Path, papers: &Papers) -> Result<Report> {
+    match statement(folder, papers)? {
+        Ok(said) => with_receipts(folder, papers, &said),
+        Err(why) => Ok(Report::no(why)),
+    }
+}
+
+/// The statement, if the agent that the authority certified for this dataset signed it.
+fn statement(folder: &Path, papers: &Papers) -> Result<Result<Signed<Completeness>, String>> {
+    let (certificate, note) = (read(&folder.join("agent.txt"))?, read(&folder.join("statement.txt"))?);
+    let agent: Signed<AgentCertificate> = match sign::open(&certificate, Some("authority"), &papers.authority) {
+        Ok(agent) => agent,
+        Err(e) => return Ok(Err(format!("the agent's certificate: {e}"))),
+    };
+    let agent = agent.statement;
+    let key = match VerifyingKey::from_sec1(&agent.key.0) {
+        Ok(key) => key,
+        Err(e) => return Ok(Err(format!("the agent's certificate: {e}"))),
+    };
+    let said: Signed<Completeness> = match sign::open(&note, Some(agent.agent.as_str()), &key) {
+        Ok(said) => said,
+        Err(e) => return Ok(Err(format!("the statement: {e}"))),
+    };
+    let s = &said.statement;
+    if (&s.site, &s.dataset, &s.agent) != (&agent.site, &agent.dataset, &agent.agent) {
+        return Ok(Err(format!("the agent {} may not speak for the dataset {} of {}", agent.agent, s.dataset, s.site)));
+    }
+    Ok(Ok(said))
+}
+
+fn with_receipts(folder: &Path, papers: &Papers, said: &Signed<Completeness>) -> Result<Report> {
+    let s = &said.statement;
+    let signed = match SignedCheckpoint::parse(&read(&folder.join("checkpoint.txt"))?) {
+        Ok(signed) => signed,
+        Err(e) => return Ok(Report::no(e.to_string())),
+    };
+    let (head, origin) = (signed.head(), format!("hoidla/{}/{}", s.site, s.appliance));
+    if (signed.note().hash(), head.size, head.counter, head.origin()) != (s.checkpoint, s.log_size, s.counter, origin) {
+        return Ok(Report::no("the statement was made under another checkpoint than the one in the folder"));
+    }
+    let verified = match judge::believed(&signed, papers)? {
+        Ok(verified) => verified,
+        Err(no) => return Ok(no),
+    };
+    if let Err(why) = streams(folder, s, &signed)? {
+        return Ok(Report::no(why));
+    }
+    let mut report = judge::whole(&signed, &verified);
+    report.proven.splice(0..0, proven(s));
+    if folder.join("before.txt").exists() {
+        let grown = judge::consistency(&read(&folder.join("before.txt"))?, &read(&folder.join("extension.txt"))?, papers)?;
+        let same = hoidla_log::Extension::parse(&read(&folder.join("extension.txt"))?).is_ok_and(|e| e.checkpoint.head() == head);
+        if grown.verdict == Verdict::No || !same {
+            return Ok(if same { grown } else { Report::no("the extension leads to another checkpoint than the statement's") });
+        }
+        report.proven.extend(grown.proven.into_iter().take(1));
+    }
+    report.not.splice(0..0, not_proven(s));
+    Ok(report)
+}
+
+/// Every stream of the statement has its receipt under the checkpoint, and there is no receipt besides.
+fn streams(folder: &Path, said: &Completeness, signed: &SignedCheckpoint) -> Result<Result<(), String>> {
+    let receipts = folder.join("receipts");
+    let entries = fs::read_dir(&receipts).with_context(|| format!("cannot read {}", receipts.display()))?.count();
+    ensure!(entries <= MOST_RECEIPTS, "{} holds too many files", receipts.display());
+    let mut seen = BTreeSet::new();
+    for stream in &said.streams {
+        let path = receipts.join(format!("{}.txt", stream.stream));
+        if !path.exists() {
+            return Ok(Err(format!("there is no receipt for stream {}", stream.stream)));
+        }
+        if let Err(why) = fits(&read(&path)?, stream, said, signed) {
+            return Ok(Err(format!("stream {}: {why}", stream.stream)));
+        }
+        if !seen.insert(stream.stream) {
+            return Ok(Err(format!("stream {} is named twice", stream.stream)));
+        }
+    }
+    Ok(if entries == seen.len() { Ok(()) } else { Err("there are receipts of streams that the statement doesn't name".into()) })
+}
+
+/// Whether a receipt is that of a stream, as the statement says it stands.
+fn fits(receipt: &[u8], stream: &KeptStream, said: &Completeness, signed: &SignedCheckpoint) -> Result<(), String> {
+    let receipt = Receipt::parse(receipt).map_err(|e| e.to_string())?;
+    let (leaf, covers) = (receipt.leaf(), receipt.covers());
+    if receipt.checkpoint().head() != signed.head() {
+        return Err("its receipt is under another checkpoint".into());
+    }
+    if leaf.stream != stream.stream || leaf.dataset != said.dataset {
+        return Err("its receipt is of another stream or dataset".into());
+    }
+    if (covers.length, covers.root) != (stream.length, stream.root) {
+        return Err("its receipt is over other bytes than the statement says".into());
+    }
+    Ok(())
+}
+
+fn proven(s: &Completeness) -> Vec<String> {
+    let (own, bytes) = (s.streams.iter().filter(|k| k.copied_here).count(), s.streams.iter().map(|k| k.length).sum());
+    let generations: BTreeSet<u32> = s.streams.iter().map(|k| k.generation).collect();
+    vec![
+        format!(
+            "hoidla/{}/{} had committed to {} of {} in {} of {}, {own} of them as the agent {} saw them acknowledged",
+            s.site,
+            s.appliance,
+            human::count(s.streams.len() as u64, "stream"),
+            human::bytes(bytes),
+            human::count(generations.len() as u64, "generation"),
+            s.dataset,
+            s.agent
+        ),
+        format!(
+            "the agent {} says, at {} by its clock, that these are all, and that {} of {} at random places came whole",
+            s.agent,
+            s.created,
+            human::count(s.sampled_frames.into(), "frame"),
+            human::bytes(s.sampled_bytes)
+        ),
+    ]
+}
+
+fn not_proven(s: &Completeness) -> Vec<String> {
+    let mut not = vec![
+        "that the registry held no more than the agent copied in: only its institution can tell".to_owned(),
+        "that every byte is still there: samples make a loss likely to be seen, and only a restore shows all".to_owned(),
+    ];
+    if s.sampled_frames == 0 {
+        not[1] = "that any byte is still there: no samples were taken".into();
+    }
+    not
+}
