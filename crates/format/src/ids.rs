@@ -62,6 +62,9 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// The dataset that a store keeps its own log in. No site may name it.
+pub const LOG_DATASET: &str = "hoidla-log";
+
 /// A stream's identity: 16 random bytes, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub [u8; 16]);

@@ -25,7 +25,7 @@ pub mod statements;
 pub mod text;
 
 pub use codec::{Header, Kind, Malformed, Reader, Writer};
-pub use ids::{ByteRange, Name, StreamId};
+pub use ids::{ByteRange, LOG_DATASET, Name, StreamId};
 pub use leaf::Leaf;
 pub use moment::Moment;
 pub use statement::{Note, Statement, StatementError};

@@ -232,6 +232,16 @@ fn what_streams_carry() {
 }
 
 #[test]
+fn no_registry_has_the_logs_name() {
+    let with = |dataset: &str| {
+        let line = format!("name = \"{dataset}\"\ntitle = \"Land\"\nroster = \"state\"\nretention_days = 1\n");
+        toml::from_str::<Dataset>(&line)
+    };
+    assert!(with("land").is_ok());
+    assert!(with("hoidla-log").unwrap_err().to_string().contains("the store's own"));
+}
+
+#[test]
 fn what_an_audit_found() {
     holds(Completeness {
         site: name("lux"),

@@ -2,7 +2,7 @@
 
 use hoidla_format::{Hash32, Malformed, Reader, Writer};
 
-use crate::tree::{empty_root, node_hash};
+use crate::tree::{Nodes, empty_root, node_hash};
 
 /// The roots of the complete subtrees that the leaves so far form, largest first:
 /// one for each bit that is set in `size`.
@@ -23,6 +23,13 @@ impl Frontier {
         Self::default()
     }
 
+    /// Of the first `size` leaves of a tree (below 2^63).
+    pub fn of<N: Nodes>(nodes: &N, size: u64) -> Result<Self, N::Error> {
+        let levels = (0..63).rev().filter(|level| size >> level & 1 == 1);
+        let peaks = levels.map(|level| nodes.node(level, (size >> level) - 1)).collect::<Result<_, _>>()?;
+        Ok(Self { size, peaks })
+    }
+
     /// How many leaves there are.
     pub fn size(&self) -> u64 {
         self.size
@@ -33,11 +40,22 @@ impl Frontier {
     /// # Panics
     /// After 2^63 - 1 leaves: some 292 years at a billion a second.
     pub fn push(&mut self, leaf_hash: Hash32) -> u64 {
+        self.push_with(leaf_hash, |_, _| {})
+    }
+
+    /// Appends one leaf, and shows every complete subtree that it ends: its level and root, the
+    /// leaf itself (level 0) first.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    pub fn push_with(&mut self, leaf_hash: Hash32, mut each: impl FnMut(u32, &Hash32)) -> u64 {
         assert!(self.size < Self::MOST - 1, "the log is full");
         let mut node = leaf_hash;
-        for _ in 0..self.size.trailing_ones() {
+        each(0, &node);
+        for level in 1..=self.size.trailing_ones() {
             let left = self.peaks.pop().expect("a peak for each bit of the size");
             node = node_hash(&left, &node);
+            each(level, &node);
         }
         self.peaks.push(node);
         self.size += 1;
@@ -107,6 +125,21 @@ mod tests {
         }
         assert_eq!(Frontier::from_bytes(&[&bytes[..], &[0]].concat()), Err(Malformed::Trailing(1)));
         assert!(Frontier::from_bytes(&[0xff; Frontier::MOST_BYTES]).is_err());
+    }
+
+    #[test]
+    fn made_from_nodes_and_from_leaves_it_is_the_same() {
+        let leaves: Vec<_> = (0..40_u8).map(|i| raw_leaf_hash(&[i])).collect();
+        let nodes = crate::Leaves(|i| leaves.get(i as usize).copied().ok_or(()));
+        let (mut f, mut shown) = (Frontier::new(), 0);
+        for (i, leaf) in leaves.iter().enumerate() {
+            assert_eq!(Frontier::of(&nodes, i as u64).unwrap(), f);
+            f.push_with(*leaf, |level, hash| {
+                shown += 1;
+                assert_eq!(nodes.node(level, (i as u64) >> level).unwrap(), *hash);
+            });
+        }
+        assert_eq!(shown, 40 + 20 + 10 + 5 + 2 + 1);
     }
 
     proptest! {

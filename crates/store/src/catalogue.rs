@@ -11,7 +11,10 @@ use std::{
 
 use hoidla_format::{
     Hash32, Leaf, Name, StreamId,
-    disk::batch::{Head, IndexEntry, Run, What},
+    disk::{
+        Geometry,
+        batch::{Head, IndexEntry, Run, What},
+    },
     frame::Chain,
     ids::ByteRange,
 };
@@ -19,7 +22,10 @@ use hoidla_log::{Frontier, leaf_hash};
 
 use crate::{
     expiry::Kept,
+    read::{Place, Where},
     slots::Slots,
+    space::Pin,
+    tiles::Tiles,
     types::{Generation, StreamState},
 };
 
@@ -88,6 +94,8 @@ pub(crate) struct Catalogue {
     pub next_incarnation: u64,
     pub fresh: u32,
     pub frontier: Frontier,
+    /// As many leaves' as the frontier has, unless some were lost.
+    pub tiles: Tiles,
     pub generations: Vec<Arc<Generation>>,
     pub segments: Slots,
     pub tails: HashMap<u32, Arc<Tail>>,
@@ -102,8 +110,9 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    pub fn empty(slots: u32) -> Self {
-        Self { next_incarnation: 1, segments: Slots::new(slots), ..Self::default() }
+    /// `height`: how many levels of the log's tree a tile has.
+    pub fn empty(slots: u32, height: u32) -> Self {
+        Self { next_incarnation: 1, segments: Slots::new(slots), tiles: Tiles::new(height), ..Self::default() }
     }
 
     pub fn generation(&mut self, wanted: &Generation) -> u32 {
@@ -125,7 +134,7 @@ impl Catalogue {
         if let Some(before) = Frontier::from_bytes(&first.head.frontier).ok().filter(|f| f.size() >= self.frontier.size()) {
             self.frontier = before;
             for leaf in parts.iter().filter(|_| whole).flat_map(leaves) {
-                self.frontier.push(leaf);
+                self.tiles.push(&mut self.frontier, leaf);
             }
         }
         parts.iter().for_each(|p| self.apply_part(p));
@@ -201,7 +210,9 @@ impl Catalogue {
         insert_extent(&mut stream.extents, from, end, slot, length);
         if end > length {
             stream.chain = run.after();
+            self.tiles.stored(run.stream, end);
         }
+        let stream = &self.streams[&run.stream];
         let grown = (stream.epochs.len() + stream.extents.len()).saturating_sub(before);
         self.weight += grown * 12;
     }
@@ -224,6 +235,33 @@ impl Catalogue {
         let at = stream.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
         Some(stream.extents[at].1)
     }
+
+    /// Where the record that holds `offset` of a stream lies.
+    pub fn place(&self, stream: StreamId, offset: u64, geometry: Geometry, copies: u64, pin: Pin) -> Option<Place> {
+        let slot = self.slot_of(stream, offset)?;
+        let segment = self.segment(slot)?;
+        let at = match (segment.shape, self.tails.get(&slot)) {
+            (Shape::Open, Some(tail)) => {
+                let run = tail.index.iter().filter(|i| i.stream == stream && i.offset <= offset).max_by_key(|i| i.offset)?;
+                Where::Batch(run.block)
+            }
+            (Shape::Closed(index), _) => Where::Index(index),
+            _ => Where::Somewhere,
+        };
+        let (incarnation, end) = (segment.incarnation, segment.end);
+        let generation = self.generations[segment.generation as usize].clone();
+        Some(Place { slot, incarnation, end, at, stream, offset, generation, geometry, copies, pin })
+    }
+
+    /// Where a stream goes on elsewhere after `offset`, which `slot` holds: in another segment,
+    /// or in another batch of an open one.
+    pub fn next_run(&self, stream: StreamId, slot: u32, offset: u64) -> Option<u64> {
+        let extents = &self.streams.get(&stream)?.extents;
+        let extent = extents.get(extents.partition_point(|e| e.0 <= offset)).map(|e| e.0);
+        let lines = self.tails.get(&slot).into_iter().flat_map(|t| &t.index);
+        let run = lines.filter(|i| i.stream == stream && i.offset > offset).map(|i| i.offset).min();
+        extent.into_iter().chain(run).min()
+    }
 }
 
 /// As a segment's last check is kept: 8,000 years fit.
@@ -233,8 +271,14 @@ pub(crate) fn minutes(powered: u64) -> u32 {
 
 /// The hashes of the leaves that a batch adds to the log.
 pub(crate) fn leaves(part: &Part) -> impl Iterator<Item = Hash32> + '_ {
-    let new = !part.head.moved;
+    let new = !part.head.moved && !part.generation.is_log();
     part.head.runs.iter().filter(move |_| new).map(|r| run_leaf(&part.generation, r))
+}
+
+/// The leaves of a batch, moved ones too, by index.
+pub(crate) fn indexed_leaves(part: &Part) -> impl Iterator<Item = (u64, Hash32)> + '_ {
+    let logged = !part.generation.is_log();
+    part.head.runs.iter().filter(move |_| logged).map(|r| (r.leaf, run_leaf(&part.generation, r)))
 }
 
 /// The hash of a run's leaf.

@@ -60,13 +60,15 @@ impl Catalogue {
             let epochs = in_parts(stream.clone(), |s| &s.epochs, Item::Epochs);
             entry.chain(epochs).chain(in_parts(stream, |s| &s.extents, Item::Extents))
         });
-        let all = std::iter::once(Item::Front(front)).chain(datasets).chain(generations).chain(segments).chain(streams);
+        let levels = (0..).zip(self.tiles.levels.clone());
+        let tiles = levels.flat_map(|(level, l)| in_parts(Arc::new(l), |l| &l.hashes, move |hashes| Item::Tiles(level, hashes)));
+        let all = std::iter::once(Item::Front(front)).chain(datasets).chain(generations).chain(segments).chain(streams).chain(tiles);
         (Box::new(all) as Box<dyn Iterator<Item = Item> + Send>).peekable()
     }
 }
 
 /// A list that `of` holds, as items of a bounded length.
-fn in_parts<T, L: Clone + 'static>(of: Arc<T>, list: fn(&T) -> &Vec<L>, item: fn(Vec<L>) -> Item) -> impl Iterator<Item = Item> {
+fn in_parts<T, L: Clone + 'static>(of: Arc<T>, list: fn(&T) -> &Vec<L>, item: impl Fn(Vec<L>) -> Item) -> impl Iterator<Item = Item> {
     let count = list(&of).len();
     (0..count).step_by(MOST_LINES).map(move |at| item(list(&of)[at..count.min(at + MOST_LINES)].to_vec()))
 }
@@ -102,9 +104,9 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    /// For a store with so many slots.
-    pub fn new(slots: u32) -> Self {
-        Self { catalogue: Catalogue::empty(slots), tail: None, stream: None }
+    /// For a store with so many slots, and tiles of that height.
+    pub fn new(slots: u32, height: u32) -> Self {
+        Self { catalogue: Catalogue::empty(slots, height), tail: None, stream: None }
     }
 
     /// Takes the next piece; none if it contradicts what came before, or the store.
@@ -150,6 +152,7 @@ impl Loader {
                     return None;
                 }
             }
+            Item::Tiles(level, hashes) => c.tiles.resume(u32::from(level), &hashes)?,
             Item::Index(lines) => self.index()?.extend(lines),
             Item::Stream(s) => {
                 c.generations.get(s.generation as usize)?;
@@ -158,6 +161,7 @@ impl Loader {
                 }
                 let stream = c.stream(s.stream, s.generation);
                 (stream.chain, stream.closed, stream.alarm) = (s.chain, s.closed, s.alarm);
+                c.tiles.stored(s.stream, s.chain.length);
                 self.stream = Some(s.stream);
             }
             Item::Epochs(lines) => {
@@ -200,6 +204,7 @@ pub(crate) fn read_catalogue<P: Pool>(
     disks: &Disks,
     current: u64,
     superblock: &Superblock,
+    height: u32,
     pool: &Arc<P>,
 ) -> Result<Option<Loaded>, Trouble> {
     let mut found = Vec::new();
@@ -214,7 +219,7 @@ pub(crate) fn read_catalogue<P: Pool>(
     }
     found.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
     for (sequence, disk) in found {
-        if let Some(loaded) = load_catalogue(&**disk, superblock, sequence, &**pool)? {
+        if let Some(loaded) = load_catalogue(&**disk, superblock, sequence, height, &**pool)? {
             return Ok(Some(loaded));
         }
     }
@@ -222,8 +227,14 @@ pub(crate) fn read_catalogue<P: Pool>(
 }
 
 /// The whole catalogue in an area of one disk, if it is whole: each piece names the one before.
-fn load_catalogue<P: Pool>(disk: &dyn Disk, superblock: &Superblock, sequence: u64, pool: &P) -> Result<Option<Loaded>, Trouble> {
-    let mut loader = Loader::new(superblock.geometry.slots);
+fn load_catalogue<P: Pool>(
+    disk: &dyn Disk,
+    superblock: &Superblock,
+    sequence: u64,
+    height: u32,
+    pool: &P,
+) -> Result<Option<Loaded>, Trouble> {
+    let mut loader = Loader::new(superblock.geometry.slots, height);
     let (mut block, mut number, mut previous, mut front) = (0, 0, Hash32([0; 32]), None);
     loop {
         let Some((piece, hash)) = read_piece(disk, superblock, sequence % 2, block, pool)? else { return Ok(None) };

@@ -70,6 +70,7 @@ impl<P: Pool> Engine<P> {
         self.work_on_job();
         self.prewrite();
         self.prewrite_on();
+        let _ = self.write_tiles(false); // what is refused now is due again at the next turn
         let idle = self.flying.is_empty() && self.building.drafts.is_empty();
         if idle && self.marked < self.content {
             self.begin_mark();
@@ -174,7 +175,7 @@ impl<P: Pool> Engine<P> {
             notes: draft.notes.clone(),
             index: draft.index.clone(),
         };
-        if !head.moved {
+        if !head.moved && !draft.generation.is_log() {
             for run in &mut head.runs {
                 run.leaf = self.frontier.push(run_leaf(&draft.generation, run));
             }

@@ -98,10 +98,21 @@ impl<P: Pool> fmt::Debug for Request<P> {
     }
 }
 
-/// A counter that no disk swap or rewind takes back: NV memory of a TPM.
+/// Counters that no disk swap or rewind takes back: NV memory of a TPM.
 pub trait Counters: Send {
     /// The highest membership epoch that this machine has seen of this store; 0 if none.
     fn membership(&self) -> io::Result<u64>;
     /// Raises it to `to`, durably; never lowers it.
     fn raise_membership(&mut self, to: u64) -> io::Result<()>;
+
+    /// Where the counter for the log stands, by which a rolled-back store is told; 0 on a
+    /// machine that has none for this store.
+    fn log_counter(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    /// Raises it to `to`, which is one more than it stands at or where it stands already.
+    fn raise_log_counter(&mut self, _to: u64) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -23,16 +23,17 @@ use hoidla_format::{
 use hoidla_log::Frontier;
 
 use crate::{
-    catalogue::{Catalogue, Shape},
+    catalogue::Catalogue,
     commit::{Awaited, Flying},
     device::{Counters, DiskNo, Disks, Pool, Request},
     draft::{Building, Payload, Waiter},
     expiry::Kept,
     job::Job,
     options::{Fault, Options},
-    read::{Place, SegmentRef, Where},
+    read::{Place, SegmentRef},
     rebuild::Joining,
     space::{Open, Space},
+    tiles::is_internal,
     types::*,
 };
 
@@ -77,6 +78,11 @@ pub struct Engine<P: Pool> {
     /// Became current with the membership epoch that is being written.
     pub(crate) promoted: u64,
     pub(crate) stopped: Option<String>,
+    /// Why it only reads.
+    pub(crate) only_reads: Option<String>,
+    /// Where the log's counter stands, and who waits for it to be raised.
+    pub(crate) counted: u64,
+    pub(crate) counting: Option<Ticket>,
 }
 
 /// A stream as it will be.
@@ -129,12 +135,14 @@ impl<P: Pool> Engine<P> {
         if record.epoch > epoch {
             self.check_catalogue_room()?;
         }
-        self.place_record(record, chain, ticket)?;
+        self.place_record(record, ticket)?;
         Ok(Appended::Pending)
     }
 
     pub(crate) fn check_running(&self) -> Result<(), Refused> {
-        self.stopped.as_ref().map_or(Ok(()), |why| Err(Refused::Stopped(why.clone())))
+        let stopped = self.stopped.as_ref().map(|why| Refused::Stopped(why.clone()));
+        let refusal = stopped.or_else(|| self.only_reads.as_ref().map(|why| Refused::OnlyReads(why.clone())));
+        refusal.map_or(Ok(()), Err)
     }
 
     fn check_belongs(&self, a: &Ahead, generation: &Generation) -> Result<(), Refused> {
@@ -181,29 +189,49 @@ impl<P: Pool> Engine<P> {
     /// The checkpoint must keep room for all segments that may come.
     fn check_catalogue_room(&self) -> Result<(), Refused> {
         let area = self.superblock.geometry.catalogue_blocks as usize * BLOCK;
-        let most = self.catalogue.weight + self.ahead.len() * 256 + self.superblock.geometry.slots as usize * 67 + area / 4;
+        let most = self.catalogue.weight
+            + self.catalogue.tiles.weight()
+            + self.ahead.len() * 256
+            + self.superblock.geometry.slots as usize * 67
+            + area / 4;
         if most < area { Ok(()) } else { Err(Refused::TooManyStreams) }
     }
 
-    fn place_record(&mut self, record: Record<P>, chain: Chain, ticket: Ticket) -> Result<(), Refused> {
+    fn place_record(&mut self, record: Record<P>, ticket: Ticket) -> Result<(), Refused> {
         let (stream, offset, epoch) = (record.stream, record.offset, record.epoch);
         let generation = self.catalogue.generation(&record.generation);
         let add = crate::draft::Add::record(record.len);
         let draft = self.draft_for(generation, false, add, false)?;
         let entry = Entry { len: record.len, hash: record.hash };
-        let d = &mut self.building.drafts[draft];
-        let new_run = d.add(stream, epoch, chain, entry, Payload { blocks: record.blocks, at: 0, len: record.len as usize });
-        let run = d.runs.iter().rposition(|r| r.stream == stream).expect("just added");
-        self.building.bytes += record.len as usize;
-        if new_run {
-            self.note_in_index(generation, false, stream, offset, draft);
-        }
-        let ahead = self.ahead_of(stream, generation);
-        ahead.chain = chain.then(&entry.hash, entry.len);
-        ahead.epoch = epoch;
-        ahead.pending += 1;
+        let run =
+            self.add_record(generation, draft, stream, epoch, entry, Payload { blocks: record.blocks, at: 0, len: record.len as usize });
         self.building.waiters.push(Waiter::Record { ticket, stream, draft, run, leaf: 0, offset, entry, epoch });
         Ok(())
+    }
+
+    /// Puts a record into a draft that has room for it; in which of its runs.
+    pub(crate) fn add_record(
+        &mut self,
+        generation: u32,
+        draft: usize,
+        stream: StreamId,
+        epoch: u32,
+        entry: Entry,
+        payload: Payload<P>,
+    ) -> usize {
+        let before = self.ahead_of(stream, generation).chain;
+        let d = &mut self.building.drafts[draft];
+        let new_run = d.add(stream, epoch, before, entry, payload);
+        let run = d.runs.iter().rposition(|r| r.stream == stream).expect("just added");
+        self.building.bytes += entry.len as usize;
+        if new_run {
+            self.note_in_index(generation, false, stream, before.length, draft);
+        }
+        let ahead = self.ahead_of(stream, generation);
+        ahead.chain = before.then(&entry.hash, entry.len);
+        ahead.epoch = epoch;
+        ahead.pending += 1;
+        run
     }
 
     pub(crate) fn ahead_of(&mut self, stream: StreamId, generation: u32) -> &mut Ahead {
@@ -234,6 +262,9 @@ impl<P: Pool> Engine<P> {
     pub fn present(&mut self, generation: &Generation, stream: StreamId, offset: u64) -> Result<StreamState, Refused> {
         self.check_running()?;
         self.check_not_gone(generation)?;
+        if is_internal(generation, stream) {
+            return Err(Refused::Foreign);
+        }
         let Some(known) = self.known(stream) else {
             return if offset == 0 { Ok(nothing_of(generation)) } else { Err(Refused::Alarmed { presented: offset }) };
         };
@@ -291,30 +322,8 @@ impl<P: Pool> Engine<P> {
     /// Where the record that holds `offset` of a stream lies, once it is acknowledged;
     /// it stays there while the place is held.
     pub fn locate(&mut self, stream: StreamId, offset: u64) -> Option<Place> {
-        let slot = self.catalogue.slot_of(stream, offset)?;
-        let segment = self.catalogue.segment(slot)?;
-        let at = match (segment.shape, self.catalogue.tails.get(&slot)) {
-            (Shape::Open, Some(tail)) => {
-                let run = tail.index.iter().filter(|i| i.stream == stream && i.offset <= offset).max_by_key(|i| i.offset)?;
-                Where::Batch(run.block)
-            }
-            (Shape::Closed(index), _) => Where::Index(index),
-            _ => Where::Somewhere,
-        };
-        let (incarnation, end) = (segment.incarnation, segment.end);
-        let generation = self.catalogue.generations[segment.generation as usize].clone();
-        Some(Place {
-            slot,
-            incarnation,
-            end,
-            at,
-            stream,
-            offset,
-            generation,
-            geometry: self.superblock.geometry,
-            copies: self.current,
-            pin: self.space.pin(slot),
-        })
+        let pin = self.space.pin(self.catalogue.slot_of(stream, offset)?);
+        self.catalogue.place(stream, offset, self.superblock.geometry, self.current, pin)
     }
 
     /// The next segment with number `from` or above that holds something, for verification;
@@ -395,6 +404,9 @@ fn nothing_of(generation: &Generation) -> StreamState {
 }
 
 fn check_record<P: Pool>(r: &Record<P>) -> Result<(), Refused> {
+    if is_internal(&r.generation, r.stream) {
+        return Err(Refused::Foreign);
+    }
     if r.epoch == 0 {
         return Err(Refused::NotARecord("epochs count from 1"));
     }

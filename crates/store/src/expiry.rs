@@ -168,7 +168,8 @@ impl<P: Pool> Engine<P> {
             let days = self.kept(&generation.dataset).days;
             Tenure { last: *last, days, bytes: bytes.get(g).copied().unwrap_or(0), held: held.contains(g), newest, generation }
         };
-        let mut all: Vec<_> = self.catalogue.last.iter().map(tenure).collect();
+        let all = self.catalogue.last.iter().filter(|(g, _)| !self.catalogue.generations[**g as usize].is_log());
+        let mut all: Vec<_> = all.map(tenure).collect();
         all.sort_unstable_by(|a, b| a.generation.cmp(&b.generation));
         all
     }
@@ -189,6 +190,7 @@ impl<P: Pool> Engine<P> {
         if self.building.drafts.iter().any(|d| d.generation.dataset == *dataset && d.generation.number < floor) {
             return Err(Refused::Busy);
         }
+        self.write_tiles(true)?; // the hashes of the leaves that go
         self.say_with(dataset, newest, ticket)?;
         self.promised.entry(dataset.clone()).or_default().raise(floor, 0);
         let gone = |g: u32| Some(&self.catalogue.generations[g as usize]).is_some_and(|x| x.dataset == *dataset && x.number < floor);

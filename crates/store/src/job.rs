@@ -94,6 +94,9 @@ impl<P: Pool> Engine<P> {
         } else if self.checkpoint_is_due() {
             self.begin_checkpoint();
         }
+        if self.job.is_none() && self.counting.is_some() {
+            self.begin_job(None);
+        }
     }
 
     fn checkpoint_is_due(&self) -> bool {
@@ -256,6 +259,7 @@ impl<P: Pool> Engine<P> {
             self.space.reserve =
                 c.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();
         }
+        self.intent_written(job.superblock.as_ref().map_or(0, |s| s.counter));
         if self.raising && written == self.superblock.membership {
             match self.counters.raise_membership(written) {
                 Ok(()) => self.settle_membership(),

@@ -11,6 +11,7 @@ mod catalogue;
 mod checkpoint;
 mod commit;
 mod copies;
+mod counter;
 mod draft;
 mod engine;
 mod expiry;
@@ -28,6 +29,7 @@ mod seen;
 mod slots;
 mod space;
 mod stretch;
+mod tiles;
 mod types;
 
 pub use device::{BLOCK, Blocks, BlocksOf, Buffer, Counters, Disk, DiskNo, Disks, MOST_BUFFER, Op, Pool, Request};

@@ -23,14 +23,17 @@ use crate::{
     catalogue::Catalogue,
     checkpoint::{Items, read_catalogue},
     copies::Copies,
+    counter,
     device::{Counters, Disk, DiskNo, Disks, Pool},
     draft::{Building, Link},
     engine::{Engine, places},
     options::{Fault, Layout, Options},
-    read::ReadError,
+    proofs::Source,
+    read::{ReadError, Reader},
     rebuild::Mark,
     recovery::{self, Recovered},
     space::{Open, Space},
+    tiles::{self, HEIGHT},
 };
 
 /// What opening found and did.
@@ -48,6 +51,10 @@ pub struct Opened {
     pub cut: u64,
     /// The catalogue was lost and rebuilt from all segments.
     pub rebuilt: bool,
+    /// Why the store only reads: its disks are older than it was, or another's.
+    pub only_reads: Option<String>,
+    /// Where the log's counter stands; 0 if the store only reads, or the machine has none for it.
+    pub counter: u64,
 }
 
 /// Why a store cannot be opened or formatted.
@@ -180,9 +187,10 @@ impl<P: Pool> Engine<P> {
             run: 0,
             run_first: 1,
             checkpoint: 1,
+            counter: counters.log_counter().map_err(io("reading the log's counter"))?,
         };
         let reserve = (0..geometry.slots.min(64)).collect();
-        let items = Catalogue::empty(geometry.slots).items(0, 1, reserve);
+        let items = Catalogue::empty(geometry.slots, HEIGHT).items(0, 1, reserve);
         let all: Disks = disks.iter().cloned().map(Some).collect();
         let writer = Writer { pool, disks: &all, mask: members };
         let done = writer.catalogue(&superblock, items).and_then(|()| writer.superblocks(&superblock));
@@ -214,6 +222,7 @@ impl<P: Pool> Engine<P> {
                         let joined = engine.join(place, disk);
                         debug_assert!(joined.is_ok(), "it was checked when it was found");
                     }
+                    (engine.only_reads, engine.counted) = (opened.only_reads.clone(), opened.counter);
                     return Ok((engine, opened));
                 }
                 Err(Trouble::Open(e)) => return Err(e),
@@ -265,6 +274,9 @@ impl<P: Pool> Engine<P> {
             powered: catalogue.powered,
             promised: HashMap::new(),
             stopped: None,
+            only_reads: None,
+            counted: 0,
+            counting: None,
             catalogue,
         }
     }
@@ -338,9 +350,14 @@ fn open_with<P: Pool>(
 
     let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry);
     let newest_run = present().map(|(_, s)| s.run).max().unwrap_or(0);
-    let checkpoint = read_catalogue(&disks, current, &superblock, pool)?;
+    let checkpoint = read_catalogue(&disks, current, &superblock, options.tile_height(), pool)?;
     let mut recovered = recovery::recover(&copies, &superblock, checkpoint, options, &mut opened)?;
 
+    if opened.rebuilt || recovered.catalogue.tiles.size() != recovered.catalogue.frontier.size() {
+        let (source, mut reader) = (Source { geometry: superblock.geometry, copies: current }, Reader::new(disks.clone(), pool.clone()));
+        let wrong = tiles::restore(&mut recovered.catalogue, &mut reader, &source, &recovered.leaves);
+        opened.damage.extend(wrong);
+    }
     let members = current;
     // With a disk away, always: it may hold an epoch that was begun and never counted, and
     // must not count as good once more is acknowledged without it.
@@ -356,6 +373,12 @@ fn open_with<P: Pool>(
     superblock.sequence = present().map(|(_, s)| s.sequence).max().unwrap_or(0) + 1;
     superblock.checkpoint = superblock.checkpoint.max(recovered.sequence) + 1;
 
+    let stands = counters.log_counter().map_err(|why| OpenError::Io { what: "reading the log's counter".into(), why })?;
+    opened.only_reads = counter::judge(&superblock, stands, options);
+    if opened.only_reads.is_none() && stands > 0 {
+        superblock.counter = stands + 1; // the intent; the counter follows when it is written
+        opened.counter = superblock.counter;
+    }
     superblock.run_first = recovered.catalogue.commit + 1;
     recovered.reserve = first_reserve(&recovered.catalogue, &superblock);
     let items = recovered.catalogue.items(superblock.run, superblock.run_first, recovered.reserve.clone());
@@ -363,6 +386,9 @@ fn open_with<P: Pool>(
     writer.catalogue(&superblock, items)?;
     writer.superblocks(&superblock)?;
     counters.raise_membership(superblock.membership).map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
+    if opened.counter > 0 {
+        counters.raise_log_counter(superblock.counter).map_err(|why| OpenError::Io { what: "raising the log's counter".into(), why })?;
+    }
     // One that fails even now stays out; the others have begun their run.
     let marked = |place: &DiskNo| {
         let disk = disks[usize::from(*place)].as_ref();

@@ -57,6 +57,9 @@ pub struct Options {
     pub accept_loss: bool,
     /// Write zeros into segments before their first use, in the background.
     pub prewrite: bool,
+    /// Levels of the log's tree in a tile, so that few leaves make many tiles.
+    #[cfg(feature = "faults")]
+    pub tile_height: u32,
     /// A deliberate fault that the simulation must find.
     #[cfg(feature = "faults")]
     pub fault: Option<Fault>,
@@ -74,6 +77,8 @@ impl Default for Options {
             accept_loss: false,
             prewrite: false,
             #[cfg(feature = "faults")]
+            tile_height: crate::tiles::HEIGHT,
+            #[cfg(feature = "faults")]
             fault: None,
         }
     }
@@ -84,6 +89,16 @@ impl Options {
     #[cfg(feature = "faults")]
     pub(crate) fn faulty(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn tile_height(&self) -> u32 {
+        self.tile_height
+    }
+
+    #[cfg(not(feature = "faults"))]
+    pub(crate) fn tile_height(&self) -> u32 {
+        crate::tiles::HEIGHT
     }
 
     #[cfg(not(feature = "faults"))]
@@ -124,6 +139,8 @@ pub enum Fault {
     IgnoreFailedFlush,
     /// Takes other bytes at a stored offset for the same.
     ForkUnseen,
+    /// Takes appends on disks that are all older than the counter says.
+    RollbackUnseen,
     /// Ends a generation whose days are not over.
     ExpireEarly,
     /// Takes a disk for rebuilt before anything was copied.

@@ -221,7 +221,8 @@ impl<P: Pool> Reader<P> {
     pub fn leaves(&mut self, segment: &SegmentRef) -> Result<Vec<(u64, Hash32)>, ReadError> {
         let mut leaves = Vec::new();
         self.copies_of(segment).each_batch(segment, &mut Checked::default(), |batch, _| {
-            leaves.extend(batch.head.runs.iter().map(|r| (r.leaf, run_leaf(&segment.generation, r))));
+            let logged = !segment.generation.is_log();
+            leaves.extend(batch.head.runs.iter().filter(|_| logged).map(|r| (r.leaf, run_leaf(&segment.generation, r))));
             Ok(())
         })?;
         Ok(leaves)

@@ -14,7 +14,7 @@ use hoidla_format::{
 };
 
 use crate::{
-    catalogue::{Catalogue, Part, Shape},
+    catalogue::{Catalogue, Part, Shape, indexed_leaves},
     checkpoint::Loaded,
     copies::{Batch, Copies},
     device::Pool,
@@ -31,6 +31,8 @@ pub(crate) struct Recovered {
     /// The checkpoint it began from; 0 when rebuilt.
     pub sequence: u64,
     pub last_run: u64,
+    /// The hashes of leaves in what was found, by index.
+    pub leaves: BTreeMap<u64, Hash32>,
 }
 
 /// A batch found after the checkpoint.
@@ -59,7 +61,7 @@ pub(crate) fn recover<P: Pool>(
     options: &Options,
     opened: &mut Opened,
 ) -> Result<Recovered, ReadError> {
-    let slots = superblock.geometry.slots;
+    let (slots, height) = (superblock.geometry.slots, options.tile_height());
     let mut out = Checked::default();
     let (mut catalogue, found, marked, sequence, mut last_run) = match checkpoint {
         Some(Loaded { mut catalogue, sequence, front }) => {
@@ -68,20 +70,20 @@ pub(crate) fn recover<P: Pool>(
         }
         None => {
             opened.rebuilt = true;
-            let mut catalogue = Catalogue::empty(slots);
+            let mut catalogue = Catalogue::empty(slots, height);
             let found = everything(copies, superblock, &mut catalogue, &mut out)?;
             (catalogue, found, 0, 0, 0)
         }
     };
     last_run = found.iter().map(|f| f.part.head.run).fold(last_run, u64::max);
-    settle(copies, &mut catalogue, found, marked, options, opened, &mut out)?;
+    let leaves = settle(copies, &mut catalogue, found, marked, options, opened, &mut out)?;
     give_up_lost(copies, &mut catalogue, opened);
     if !options.faulty(Fault::KeepOnOneCopy) {
         copies.flush_all()?;
     }
     opened.repaired.append(&mut out.repaired);
     opened.damage.append(&mut out.damage);
-    Ok(Recovered { catalogue, reserve: Vec::new(), sequence, last_run })
+    Ok(Recovered { catalogue, reserve: Vec::new(), sequence, last_run, leaves })
 }
 
 /// What was committed after a checkpoint, and the highest mark in segments without a header.
@@ -200,6 +202,7 @@ fn walk<P: Pool>(copies: &Copies<P>, start: &Start, accept: impl Fn(&Head) -> bo
 }
 
 /// Decides what is kept, makes it whole on every copy, and takes it into the catalogue.
+/// Returns the leaves in it.
 fn settle<P: Pool>(
     copies: &Copies<P>,
     catalogue: &mut Catalogue,
@@ -208,7 +211,8 @@ fn settle<P: Pool>(
     options: &Options,
     opened: &mut Opened,
     out: &mut Checked,
-) -> Result<(), ReadError> {
+) -> Result<BTreeMap<u64, Hash32>, ReadError> {
+    let mut leaves = BTreeMap::new();
     let mark = found.iter().map(|f| f.part.head.mark).fold(marked.max(catalogue.commit), u64::max);
     let mut commits: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
     for f in found {
@@ -233,6 +237,7 @@ fn settle<P: Pool>(
         let orphaned: Vec<_> = parts.iter().filter(|f| f.orphan).map(|f| f.part.slot).collect();
         let parts: Vec<_> = parts.into_iter().map(|f| f.part).collect();
         catalogue.apply(&parts, whole);
+        leaves.extend(parts.iter().flat_map(indexed_leaves));
         catalogue.commit = catalogue.commit.max(next);
         for slot in orphaned {
             set_damaged(catalogue, slot);
@@ -241,7 +246,7 @@ fn settle<P: Pool>(
     }
     opened.cut = last.saturating_sub(next - 1).min(last);
     close_doubles(catalogue);
-    Ok(())
+    Ok(leaves)
 }
 
 fn is_whole(parts: &[Found]) -> bool {

@@ -161,6 +161,7 @@ impl<P: Pool> Engine<P> {
             let waits = !self.flying.is_empty() || !self.building.drafts.is_empty();
             return Err(if waits { Refused::Busy } else { Refused::NotARecord("the segment holds records that were not rewritten") });
         }
+        self.write_tiles(true)?; // the hashes of its leaves, so that a rebuilt catalogue finds them
         let draft = self.draft_for(generation, true, Add::default(), true)?;
         let d = &mut self.building.drafts[draft];
         d.retires = Some((slot, incarnation));

@@ -106,6 +106,9 @@ pub enum Refused {
     /// A length or epoch that no record has.
     #[error("not a record: {0}")]
     NotARecord(&'static str),
+    /// Its disks are older than it was, or another's.
+    #[error("the store only reads: {0}; tell the authority, restore what is needed, and begin new generations on formatted disks")]
+    OnlyReads(String),
     /// No disk is left.
     #[error("the store has stopped: {0}")]
     Stopped(String),

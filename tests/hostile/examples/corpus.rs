@@ -109,6 +109,7 @@ fn catalogues() -> Vec<Vec<u8>> {
         Item::Stream(StreamEntry { stream: STREAM, generation: 0, chain: chain(), closed: 1, alarm: Some(9000) }),
         Item::Epochs(vec![(1, 0), (2, 2048)]),
         Item::Extents(vec![(0, 1), (2048, 2)]),
+        Item::Tiles(0, vec![Hash32([6; 32]); 5]),
     ];
     let first = Piece { previous: Hash32([0; 32]), sequence: 5, number: 0, last: true, items: [vec![front], items.clone()].concat() };
     let later = Piece { previous: first.to_bytes().1, number: 1, items, ..first.clone() };
@@ -240,6 +241,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         run: 4,
         run_first: 3,
         checkpoint: 5,
+        counter: 21,
     };
     let segment = SegmentHeader { store: [1; 16], slot: 3, incarnation: 4, run: 2, dense: false, dataset: name("land"), generation: 1 };
     let leaf =

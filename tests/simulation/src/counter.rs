@@ -7,18 +7,25 @@ use std::{
 
 use hoidla_store::Counters;
 
-#[derive(Default)]
 struct State {
     value: u64,
+    /// The log's, which begins where the TPM chose.
+    log: u64,
     /// Calls that will fail.
     failing: u32,
     /// A call failed since this was asked last.
     failed: bool,
 }
 
-/// A membership counter.
-#[derive(Clone, Default)]
+/// Membership, and the log's.
+#[derive(Clone)]
 pub struct Counter(Arc<Mutex<State>>);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State { value: 0, log: 20, failing: 0, failed: false })))
+    }
+}
 
 impl Counter {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -28,6 +35,11 @@ impl Counter {
     /// Its value.
     pub fn value(&self) -> u64 {
         self.state().value
+    }
+
+    /// Where the log's counter stands.
+    pub fn log(&self) -> u64 {
+        self.state().log
     }
 
     /// The next calls fail, as when the TPM throttles.
@@ -59,6 +71,17 @@ impl Counters for Counter {
     fn raise_membership(&mut self, to: u64) -> io::Result<()> {
         let mut state = self.call()?;
         state.value = state.value.max(to);
+        Ok(())
+    }
+
+    fn log_counter(&self) -> io::Result<u64> {
+        Ok(self.call()?.log)
+    }
+
+    fn raise_log_counter(&mut self, to: u64) -> io::Result<()> {
+        let mut state = self.call()?;
+        assert!(to == state.log || to == state.log + 1, "the log's counter takes one step at a time");
+        state.log = to;
         Ok(())
     }
 }

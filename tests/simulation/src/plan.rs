@@ -67,6 +67,7 @@ impl Plan {
             rebuild: true,
             accept_loss: false,
             prewrite: dice.one_in(3),
+            tile_height: 2,
             fault,
         };
         let weak = dice.below(u64::from(disks)) as usize;

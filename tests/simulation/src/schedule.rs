@@ -59,6 +59,7 @@ const ACTS: &[(u64, &str, Act)] = &[
     (4, "throttled counter", World::throttle),
     (40, "swap in", World::swap_in),
     (60, "rebuild", World::rebuild),
+    (6, "count", World::count),
     (10, "check", World::check_all),
     (20, "rewrite", World::rewrite),
     (10, "verify", |w| {

@@ -56,6 +56,8 @@ pub enum Item {
     Epochs(Vec<(u32, u64)>),
     /// More of the stream before: from which offset on which slot holds it.
     Extents(Vec<(u64, u32)>),
+    /// More hashes of a level of the log's tiles that its stream doesn't have yet.
+    Tiles(u8, Vec<Hash32>),
 }
 
 /// What a checkpoint is.
@@ -277,6 +279,7 @@ impl Item {
             Self::Stream(_) => 16 + 4 + 8 + 32 + 4 + 9,
             Self::Epochs(lines) => 2 + 12 * lines.len(),
             Self::Extents(lines) => 2 + 12 * lines.len(),
+            Self::Tiles(_, hashes) => 1 + 2 + 32 * hashes.len(),
         }
     }
 
@@ -315,6 +318,10 @@ impl Item {
                 w.u8(6).u16(lines.len() as u16);
                 lines.iter().for_each(|(at, slot)| _ = w.u64(*at).u32(*slot));
             }
+            Self::Tiles(level, hashes) => {
+                w.u8(8).u8(*level).u16(hashes.len() as u16);
+                hashes.iter().for_each(|h| _ = w.put(&h.0));
+            }
         }
     }
 
@@ -327,6 +334,7 @@ impl Item {
             4 => Self::Stream(read_stream(r)?),
             5 => Self::Epochs(lines(r, |r| Ok((r.u32()?, r.u64()?)))?),
             6 => Self::Extents(lines(r, |r| Ok((r.u64()?, r.u32()?)))?),
+            8 => Self::Tiles(r.u8()?, lines(r, |r| r.array().map(Hash32))?),
             7 => Self::Dataset(DatasetEntry { dataset: read_name(r)?, floor: r.u32()?, days: r.u32()? }),
             _ => return Err(Malformed::Field("an item of a catalogue that this program doesn't know")),
         })

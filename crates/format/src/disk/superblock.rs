@@ -31,6 +31,8 @@ pub struct Superblock {
     pub run_first: u64,
     /// The catalogue checkpoint that counts; it or the next one must be found.
     pub checkpoint: u64,
+    /// Where the TPM's counter for the log stands, or is about to: written before it is raised.
+    pub counter: u64,
 }
 
 /// The membership epoch after `after` that `members` of a store with so many places may
@@ -56,7 +58,7 @@ impl Superblock {
         w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.geometry.places).u8(self.geometry.copies);
         w.u32(self.geometry.segment_blocks).u32(self.geometry.catalogue_blocks).u32(self.geometry.slots);
         w.u64(self.sequence).u64(self.membership).u64(self.base).u64(self.members);
-        w.u64(self.run).u64(self.run_first).u64(self.checkpoint);
+        w.u64(self.run).u64(self.run_first).u64(self.checkpoint).u64(self.counter);
         let mut block = [0; BLOCK];
         let bytes = w.finish();
         block[..bytes.len()].copy_from_slice(&bytes);
@@ -75,12 +77,13 @@ impl Superblock {
         let geometry = Geometry { places, copies, segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
         let (sequence, membership, base) = (r.u64()?, r.u64()?, r.u64()?);
         let (members, run, run_first, checkpoint) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
+        let counter = r.u64()?;
         if place >= places || members & !geometry.everywhere() != 0 {
             return Err(Malformed::Field("a place that the store doesn't have"));
         }
         if r.rest().iter().any(|b| *b != 0) {
             return Err(Malformed::Field("a superblock's rest must be zero"));
         }
-        Ok(Self { store, place, geometry, sequence, membership, base, members, run, run_first, checkpoint })
+        Ok(Self { store, place, geometry, sequence, membership, base, members, run, run_first, checkpoint, counter })
     }
 }

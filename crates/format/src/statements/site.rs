@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Hash32, Moment, Name};
+use crate::{Bytes, Hash32, LOG_DATASET, Moment, Name};
 
 /// An embassy and its appliances. The authority writes it by hand, signs it, and
 /// raises `serial` with each change; nobody accepts an older one than they hold.
@@ -62,6 +62,7 @@ pub struct RosterEntry {
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// Its name in every format.
+    #[serde(deserialize_with = "not_the_log")]
     pub name: Name,
     /// Its name for people.
     pub title: String,
@@ -69,6 +70,13 @@ pub struct Dataset {
     pub roster: Name,
     /// How many days a generation is kept at least.
     pub retention_days: u32,
+}
+
+/// A store keeps its own log beside the registries: no registry may have that name.
+fn not_the_log<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Name, D::Error> {
+    let name = Name::deserialize(d)?;
+    let taken = || serde::de::Error::custom(format!("the name {name} is the store's own: give the dataset another"));
+    if name.as_str() == LOG_DATASET { Err(taken()) } else { Ok(name) }
 }
 
 /// A vault's custodians and thresholds.

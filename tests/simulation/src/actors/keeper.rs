@@ -8,6 +8,17 @@ use crate::{
 };
 
 impl World {
+    /// Raises the log's counter, as is done hourly.
+    pub fn count(&mut self) -> Result<(), Broken> {
+        let ticket = self.ticket(Waits::Other);
+        match self.engine().count(ticket) {
+            Ok(()) => self.tally.count("counters raised", 1),
+            Err(Refused::Busy) => self.void(ticket),
+            Err(other) => return Err(("progress", other.to_string())),
+        }
+        Ok(())
+    }
+
     /// Rewrites one sparse segment, and mostly retires it.
     pub fn rewrite(&mut self) -> Result<(), Broken> {
         let wrong = |e: &dyn std::fmt::Display| ("progress", format!("rewriting: {e}"));
