@@ -249,6 +249,9 @@ fn tell(report: &Report) -> u64 {
     for damage in &report.opened.damage {
         tracing::error!("damage: {damage}");
     }
+    if let Some(why) = &report.opened.only_reads {
+        tracing::error!("ALARM: the store only reads, nothing more is taken: {why}; tell the authority");
+    }
     if report.opened.cut > 0 {
         tracing::info!(commits = report.opened.cut, "what was begun and never acknowledged was cut");
     }
@@ -263,6 +266,16 @@ fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
         revoked: site.revoked_agents.iter().cloned().collect(),
     };
     Ok(Admission::new(&site.door_root.0, names, &papers.custodians())?)
+}
+
+/// Raises the log's counter every hour, for ever: disks put back from before are told by it.
+async fn count_hours(store: Store) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        if let Err(e) = store.count().await {
+            tracing::warn!("the log's counter was not raised: {e}");
+        }
+    }
 }
 
 /// Rewrites closed segments of small batches densely, one after another, for ever.
@@ -387,6 +400,7 @@ impl Running {
         background.spawn(async move { scrubbing.scrubber.keep(scrubbing.settings.tick).await });
         background.spawn(keep_dense(self.daemon.store.clone()));
         background.spawn(keep_whole(self.daemon.clone()));
+        background.spawn(count_hours(self.daemon.store.clone()));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,

@@ -94,7 +94,7 @@ fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The store's membership epoch in the TPM.
+/// The store's membership epoch and the log's counter in the TPM.
 pub struct Membership(pub Arc<Tpm>);
 
 impl Counters for Membership {
@@ -104,6 +104,14 @@ impl Counters for Membership {
 
     fn raise_membership(&mut self, to: u64) -> io::Result<()> {
         raise(&self.0, Counter::Membership, to).map_err(io::Error::other)
+    }
+
+    fn log_counter(&self) -> io::Result<u64> {
+        self.0.counter(Counter::Intent).map_err(io::Error::other)
+    }
+
+    fn raise_log_counter(&mut self, to: u64) -> io::Result<()> {
+        raise(&self.0, Counter::Intent, to).map_err(io::Error::other)
     }
 }
 

@@ -283,7 +283,7 @@ pub(crate) fn refusal(daemon: &crate::daemon::Daemon, e: StoreError) -> Refused 
         R::Unknown => Code::Unknown,
         R::Expired { .. } => Code::Expired,
         R::NotOver => Code::NotAllowed,
-        R::Stopped(_) => Code::Failed,
+        R::OnlyReads(_) | R::Stopped(_) => Code::Failed,
     };
     if matches!(code, Code::Fork | Code::Behind) {
         daemon.alarm(&why.to_string());

@@ -16,6 +16,17 @@ impl Store {
         self.ask(|e| e.powered()).await
     }
 
+    /// Raises the log's counter, intent first; where it stands then, 0 if there is none.
+    pub async fn count(&self) -> Result<u64, StoreError> {
+        self.note(|e, ticket| e.count(ticket)).await?;
+        self.counter().await
+    }
+
+    /// Where the log's counter stands.
+    pub async fn counter(&self) -> Result<u64, StoreError> {
+        self.ask(|e| e.counter()).await
+    }
+
     /// Seconds that the machine was powered; the next batch carries them.
     pub async fn tell_powered(&self, seconds: u64) -> Result<(), StoreError> {
         self.ask(move |e| e.tell_powered(seconds)).await

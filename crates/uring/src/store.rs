@@ -459,6 +459,10 @@ impl Begin {
     fn start(self) -> Result<(Started, Driver), StartError> {
         let disks = self.files.iter().map(|f| f.clone() as Arc<dyn Disk>).collect();
         let (engine, opened) = Engine::open(disks, self.store, Arc::new(self.buffers.clone()), self.counters, self.options)?;
+        if let Some(why) = &opened.only_reads {
+            let mut troubles = self.board.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+            troubles.push(format!("the store only reads: {why}; tell the authority"));
+        }
         let disks = engine.disks();
         let places: Vec<_> =
             disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();

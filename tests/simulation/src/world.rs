@@ -180,6 +180,7 @@ impl World {
         for _ in 0..10_000 {
             self.pump(16)?;
             self.hand_out();
+            self.take_events()?;
             if self.outstanding.is_empty() {
                 return match self.waits.len() {
                     0 => invariants::memory(&self.memory),

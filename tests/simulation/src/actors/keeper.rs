@@ -11,7 +11,7 @@ impl World {
     /// Raises the log's counter, as is done hourly.
     pub fn count(&mut self) -> Result<(), Broken> {
         let ticket = self.ticket(Waits::Other);
-        match self.engine().count(ticket) {
+        match self.store().count(ticket) {
             Ok(()) => self.tally.count("counters raised", 1),
             Err(Refused::Busy) => self.void(ticket),
             Err(other) => return Err(("progress", other.to_string())),
