@@ -13,9 +13,7 @@ use std::{
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{
-    Acknowledged, Appended, Disk, DiskNo, Disks, Event, JoinError, JoinId, Op, Place, Refused, SegmentRef, Ticket,
-};
+use hoidla_store::{Acknowledged, Appended, Disk, DiskNo, Disks, Event, JoinError, JoinId, Op, Place, Refused, SegmentRef, Ticket};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc, oneshot};
 

@@ -5,11 +5,11 @@
 //! [`Locked`], memory for secrets. Each module says what it promises.
 
 pub mod buffers;
-pub mod rebuild;
 mod driver;
 pub mod file;
 mod keeping;
 pub mod locked;
+pub mod rebuild;
 pub mod ring;
 pub mod store;
 pub mod trays;
@@ -17,8 +17,8 @@ pub mod trays;
 pub use buffers::{Blocks, Buffer, Buffers};
 pub use file::{DiskError, DiskFile};
 pub use locked::{Locked, LockedError, LockedKind};
-pub use ring::{Ring, RingError};
 pub use rebuild::{DiskState, State};
+pub use ring::{Ring, RingError};
 pub use store::{Kept, Pending, Report, Settings, StartError, Store, StoreError, Tally, format};
 
 /// A record in our buffers.

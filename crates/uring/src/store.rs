@@ -464,8 +464,7 @@ impl Begin {
             troubles.push(format!("the store only reads: {why}; tell the authority"));
         }
         let disks = engine.disks();
-        let places: Vec<_> =
-            disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();
+        let places: Vec<_> = disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();
         *self.board.disks.write().unwrap_or_else(PoisonError::into_inner) = places.clone();
         let ring = Ring::new(places, &self.buffers)?;
         let (event, warnings) = (ring.waker(), ring.unregistered().into_iter().collect());

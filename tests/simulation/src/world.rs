@@ -107,7 +107,8 @@ impl World {
         };
         let all: Vec<Arc<dyn Disk>> = world.disks.iter().map(|d| d.clone() as Arc<dyn Disk>).collect();
         world.current = (0..world.plan.disks).collect();
-        Engine::format(&all, STORE, world.plan.layout(), &*world.memory, &mut world.counter.clone()).map_err(|e| ("opens", e.to_string()))?;
+        Engine::format(&all, STORE, world.plan.layout(), &*world.memory, &mut world.counter.clone())
+            .map_err(|e| ("opens", e.to_string()))?;
         world.reopen(false)?;
         Ok(world)
     }

@@ -15,7 +15,7 @@ use hoidla_store::{
 
 const STORE: [u8; 16] = [1; 16];
 const SEGMENT: u64 = 256 * BLOCK as u64;
-const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 64 * BLOCK as u64 };
+const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 64 * BLOCK as u64, copies: 2 };
 const CATALOGUES: std::ops::Range<u64> = 64..64 + 128;
 const SLOTS: u64 = 24;
 

@@ -187,7 +187,10 @@ fn a_second_loss_stops_the_store_and_nothing_is_cut_unless_somebody_says_so() {
         engine.complete(request.id, Err(io::Error::other("broken")));
     }
     let told: Vec<_> = std::iter::from_fn(|| engine.next_event()).collect();
-    assert!(told.iter().any(|e| matches!(e, Event::Stopped { .. })) && !told.iter().any(|e| matches!(e, Event::Acknowledged(_))), "{told:?}");
+    assert!(
+        told.iter().any(|e| matches!(e, Event::Stopped { .. })) && !told.iter().any(|e| matches!(e, Event::Acknowledged(_))),
+        "{told:?}"
+    );
     drop(engine);
     // One is lost for good, with it every second copy: it doesn't open by itself, and returns whole.
     assert!(matches!(open(&[&a, &b], &nv).err().unwrap(), OpenError::Uncovered { missing } if missing == [2]));
