@@ -89,13 +89,15 @@ fn prove(auditor: &mut Auditor<'_>, head: &Head, own: &[State], stream: &StreamE
 
 /// Generations of this agent that the appliance no longer has, their time being over; any other is an alarm.
 fn missing(auditor: &mut Auditor<'_>, home: &Home, own: &[State], listed: &[StreamEntry]) -> Result<Vec<u32>> {
+    let newest = own.iter().map(|s| s.generation).chain(listed.iter().map(|s| s.generation)).max();
     let mut expired = vec![];
     for state in own.iter().filter(|s| s.acknowledged.length > 0) {
         let there = listed.iter().find(|s| s.stream == state.stream).map_or(0, |s| s.bytes);
         if there >= state.acknowledged.length {
             continue;
         }
-        if there == 0 && over(home, state) {
+        // The newest generation stays, however old.
+        if there == 0 && newest > Some(state.generation) && over(home, state) {
             expired.push(state.generation);
             continue;
         }
