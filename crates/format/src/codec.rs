@@ -22,6 +22,8 @@ pub enum Kind {
     Catalogue = 5,
     /// What one group commit added to one stream: a leaf of the log.
     Leaf = 6,
+    /// How far each open segment may have been written.
+    Fences = 7,
     /// Stream frame: the signed header of an epoch.
     EpochHeader = 16,
     /// Stream frame: one sealed message.

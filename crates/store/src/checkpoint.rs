@@ -12,7 +12,9 @@ use hoidla_format::{
         BLOCK,
         batch::IndexEntry,
         blocks,
-        catalogue::{DatasetEntry, Front, GenerationEntry, Item, MOST_LINES, MOST_PIECE, Piece, SegmentEntry, SegmentState, StreamEntry},
+        catalogue::{
+            DatasetEntry, Front, GenerationEntry, Item, MOST_LINES, MOST_PIECE, Piece, Pieces, SegmentEntry, SegmentState, StreamEntry,
+        },
         superblock::Superblock,
     },
 };
@@ -22,7 +24,7 @@ use crate::{
     catalogue::{Catalogue, Segment, Shape, Stream, Tail},
     device::{Disk, Disks, Pool},
     expiry::{GENERATION_WEIGHT, Kept},
-    open::{OpenError, Trouble},
+    open::{OpenError, Trouble, Writer},
     types::Generation,
 };
 
@@ -277,4 +279,25 @@ fn read_piece<P: Pool>(
         return Ok(None);
     }
     Ok(Piece::read(&buffer.as_ref()[..len]).ok())
+}
+
+impl<P: Pool> Writer<'_, P> {
+    /// All pieces of a checkpoint, then a flush.
+    pub fn catalogue(&self, superblock: &Superblock, mut items: Items) -> Result<(), Trouble> {
+        let (geometry, sequence) = (&superblock.geometry, superblock.checkpoint);
+        let (mut pieces, mut block) = (Pieces::new(sequence), 0);
+        while let Some(bytes) = pieces.next(&mut items, MOST_PIECE.min(geometry.catalogue_blocks as usize * BLOCK)) {
+            let len = blocks(bytes.len()) * BLOCK;
+            if block + len / BLOCK > geometry.catalogue_blocks as usize {
+                return Err(OpenError::NoRoom.into());
+            }
+            let mut buffer = self.pool.take(len).ok_or(OpenError::Memory)?;
+            buffer.as_mut()[..len].fill(0);
+            buffer.as_mut()[..bytes.len()].copy_from_slice(&bytes);
+            let at = (geometry.catalogue_at(sequence % 2) + block as u64) * BLOCK as u64;
+            self.each(|_, disk| disk.write(at, &buffer.as_ref()[..len]))?;
+            block += len / BLOCK;
+        }
+        self.each(|_, disk| disk.flush())
+    }
 }

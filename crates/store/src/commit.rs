@@ -59,6 +59,7 @@ pub(crate) enum Purpose {
     Commit(u64),
     Job,
     Prewrite,
+    Fences,
 }
 
 impl<P: Pool> Engine<P> {
@@ -67,6 +68,7 @@ impl<P: Pool> Engine<P> {
         if self.stopped.is_some() {
             return;
         }
+        self.work_on_fences();
         self.work_on_job();
         self.prewrite();
         self.prewrite_on();
@@ -199,6 +201,7 @@ impl<P: Pool> Engine<P> {
         writes.push((draft.slot, draft.block, front.freeze(len)));
         writes.extend(large);
         let end = draft.block + head.blocks();
+        self.line.reach(draft.slot, draft.incarnation, draft.block, end);
         match draft.index {
             Some(_) => _ = self.space.links.remove(&draft.slot),
             None => _ = self.space.links.insert(draft.slot, Link { hash, number: head.number + 1 }),
@@ -260,6 +263,7 @@ impl<P: Pool> Engine<P> {
         let step = match awaited.purpose {
             Purpose::Commit(number) => self.flying.iter_mut().find(|f| f.number == number).map(|f| &mut f.steps[disk]),
             Purpose::Job => self.job.as_mut().map(|j| &mut j.steps[disk]),
+            Purpose::Fences => self.line.steps.get_mut(disk),
             Purpose::Prewrite => None,
         };
         let Some(step) = step else { return };

@@ -107,13 +107,18 @@ impl<P: Pool> Copies<P> {
         Ok(head.filter(|(h, _)| u64::from(block) + u64::from(h.blocks()) <= u64::from(self.geometry.segment_blocks)))
     }
 
-    /// The batch at a place that `accept` takes, from any copy.
+    /// The batch at a place that `accept` takes, from any copy. Of a later run, if copies differ: what
+    /// an earlier one wrote there was cut, and is still there if the write over it was lost.
     pub fn batch(&self, slot: u32, block: u32, accept: impl Fn(&Head) -> bool) -> Result<Option<Batch>, ReadError> {
         let mut found: Option<Batch> = None;
         let mut missing = false;
         for copy in self.of(slot) {
             match (self.head(&copy, block)?.filter(|(h, _)| accept(h)), &found) {
                 (Some((head, hash)), None) if self.is_trusted(copy.no) => found = Some(Batch { slot, block, head, hash, everywhere: true }),
+                (Some((head, hash)), Some(f)) if head.run > f.head.run && self.is_trusted(copy.no) => {
+                    found = Some(Batch { slot, block, head, hash, everywhere: true });
+                    missing = true;
+                }
                 (Some((_, hash)), Some(f)) if hash == f.hash => {}
                 _ => missing = true,
             }

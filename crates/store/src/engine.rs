@@ -28,6 +28,7 @@ use crate::{
     device::{Counters, DiskNo, Disks, Pool, Request},
     draft::{Building, Payload, Waiter},
     expiry::Kept,
+    fence::Line,
     job::Job,
     options::{Fault, Options},
     read::{Place, SegmentRef},
@@ -69,6 +70,7 @@ pub struct Engine<P: Pool> {
     /// Membership has changed and isn't on all disks yet: nothing is acknowledged.
     pub(crate) raising: bool,
     pub(crate) since_checkpoint: u64,
+    pub(crate) line: Line,
     pub(crate) rewriting: HashSet<u32>,
     /// Powered seconds, as told.
     pub(crate) powered: u64,

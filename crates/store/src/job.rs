@@ -36,6 +36,8 @@ pub(crate) struct Job<P: Pool> {
 struct Checkpoint {
     sequence: u64,
     reserve: Vec<u32>,
+    /// Segments that it doesn't call open any more.
+    over: Vec<(u32, u64)>,
     items: Items,
     pieces: Pieces,
     /// The next piece, and the block of its area that it goes to; none after the last.
@@ -126,7 +128,8 @@ impl<P: Pool> Engine<P> {
         let items = self.catalogue.items(self.superblock.run, self.superblock.run_first, looked_at);
         self.since_checkpoint = 0;
         self.space.taken.clear();
-        let mut checkpoint = Checkpoint { sequence, reserve, items, pieces: Pieces::new(sequence), next: None, block: 0 };
+        let over = self.line.over(|slot| self.space.ahead.contains(&slot) || self.catalogue.tails.contains_key(&slot));
+        let mut checkpoint = Checkpoint { sequence, reserve, over, items, pieces: Pieces::new(sequence), next: None, block: 0 };
         checkpoint.turn(self.options.piece);
         self.begin_job(Some(checkpoint));
     }
@@ -255,6 +258,7 @@ impl<P: Pool> Engine<P> {
         let written = job.superblock.as_ref().map_or(0, |s| s.membership);
         if let Some(c) = job.checkpoint.as_ref().filter(|_| !self.options.faulty(Fault::ReuseBeforeCheckpoint)) {
             self.space.outgrown = false;
+            self.line.forget(&c.over);
             let taken = std::mem::take(&mut self.space.taken);
             self.space.reserve =
                 c.reserve.iter().copied().filter(|s| !taken.contains(s) && self.space.prewriting.is_none_or(|p| p.0 != *s)).collect();

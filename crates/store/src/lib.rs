@@ -15,6 +15,7 @@ mod counter;
 mod draft;
 mod engine;
 mod expiry;
+mod fence;
 mod job;
 mod logged;
 mod open;

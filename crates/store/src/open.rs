@@ -14,19 +14,19 @@ use std::{
 };
 
 use hoidla_format::disk::{
-    BLOCK, Geometry, blocks,
-    catalogue::{MOST_PIECE, Pieces},
+    BLOCK, Geometry,
     superblock::{AT, Superblock, next_membership},
 };
 
 use crate::{
     catalogue::Catalogue,
-    checkpoint::{Items, read_catalogue},
+    checkpoint::read_catalogue,
     copies::Copies,
     counter,
     device::{Counters, Disk, DiskNo, Disks, Pool},
     draft::{Building, Link},
     engine::{Engine, places},
+    fence::{self, Line},
     options::{Fault, Layout, Options},
     proofs::Source,
     read::{ReadError, Reader},
@@ -214,10 +214,10 @@ impl<P: Pool> Engine<P> {
         let mut counters = counters;
         loop {
             match open_with(&found, &pool, &mut *counters, &options) {
-                Ok((superblock, recovered, opened)) => {
+                Ok((superblock, recovered, line, opened)) => {
                     let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
                     let back: Vec<_> = opened.rebuilding.iter().filter_map(|p| Some((*p, disks[usize::from(*p)].clone()?))).collect();
-                    let mut engine = Self::start(superblock, recovered, disks, pool, counters, options);
+                    let mut engine = Self::start(superblock, recovered, line, disks, pool, counters, options);
                     for (place, disk) in back {
                         let joined = engine.join(place, disk);
                         debug_assert!(joined.is_ok(), "it was checked when it was found");
@@ -236,7 +236,15 @@ impl<P: Pool> Engine<P> {
         }
     }
 
-    fn start(superblock: Superblock, r: Recovered, disks: Disks, pool: Arc<P>, counters: Box<dyn Counters>, options: Options) -> Self {
+    fn start(
+        superblock: Superblock,
+        r: Recovered,
+        line: Line,
+        disks: Disks,
+        pool: Arc<P>,
+        counters: Box<dyn Counters>,
+        options: Options,
+    ) -> Self {
         let catalogue = r.catalogue;
         let mut space = Space { next_incarnation: catalogue.next_incarnation, reserve: r.reserve.into(), ..Space::default() };
         for (slot, tail) in &catalogue.tails {
@@ -270,6 +278,7 @@ impl<P: Pool> Engine<P> {
             job: None,
             raising: false,
             since_checkpoint: 0,
+            line,
             rewriting: HashSet::new(),
             powered: catalogue.powered,
             promised: HashMap::new(),
@@ -330,7 +339,7 @@ fn open_with<P: Pool>(
     pool: &Arc<P>,
     counters: &mut dyn Counters,
     options: &Options,
-) -> Result<(Superblock, Recovered, Opened), Trouble> {
+) -> Result<(Superblock, Recovered, Line, Opened), Trouble> {
     let counted = counters.membership().map_err(|why| OpenError::Io { what: "reading the membership counter".into(), why })?;
     let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, &f.as_ref()?.1)));
     let all = present().fold(0u64, |m, (i, _)| m | 1 << i);
@@ -351,7 +360,9 @@ fn open_with<P: Pool>(
     let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry);
     let newest_run = present().map(|(_, s)| s.run).max().unwrap_or(0);
     let checkpoint = read_catalogue(&disks, current, &superblock, options.tile_height(), pool)?;
-    let mut recovered = recovery::recover(&copies, &superblock, checkpoint, options, &mut opened)?;
+    let said = fence::read(&disks, current, &superblock, pool)?;
+    let fences = said.as_ref().filter(|f| f.membership == superblock.membership);
+    let mut recovered = recovery::recover(&copies, &superblock, checkpoint, fences, options, &mut opened)?;
 
     if opened.rebuilt || recovered.catalogue.tiles.size() != recovered.catalogue.frontier.size() {
         let (source, mut reader) = (Source { geometry: superblock.geometry, copies: current }, Reader::new(disks.clone(), pool.clone()));
@@ -383,6 +394,9 @@ fn open_with<P: Pool>(
     recovered.reserve = first_reserve(&recovered.catalogue, &superblock);
     let items = recovered.catalogue.items(superblock.run, superblock.run_first, recovered.reserve.clone());
     let writer = Writer { pool: &**pool, disks: &disks, mask: members };
+    // The record that counted until now stays where it is until the superblocks say otherwise.
+    let line = Line::begin(&superblock, &recovered.catalogue, said.map_or(1, |f| f.sequence + 1), options);
+    writer.each(|_, disk| fence::write(disk, line.record(), &**pool))?;
     writer.catalogue(&superblock, items)?;
     writer.superblocks(&superblock)?;
     counters.raise_membership(superblock.membership).map_err(|why| OpenError::Io { what: "raising the membership counter".into(), why })?;
@@ -396,7 +410,7 @@ fn open_with<P: Pool>(
     };
     opened.rebuilding = places(if options.rebuild { stale } else { 0 }).filter(marked).collect();
     opened.missing = places(superblock.geometry.everywhere() & !members).filter(|p| !opened.rebuilding.contains(p)).collect();
-    Ok((superblock, recovered, opened))
+    Ok((superblock, recovered, line, opened))
 }
 
 /// The superblock of those disks that hold all that was acknowledged, by the counter.
@@ -426,39 +440,20 @@ fn first_reserve(c: &Catalogue, s: &Superblock) -> Vec<u32> {
 }
 
 /// Blocking writes to several disks while the store is not running yet.
-struct Writer<'a, P: Pool> {
-    pool: &'a P,
+pub(crate) struct Writer<'a, P: Pool> {
+    pub pool: &'a P,
     disks: &'a Disks,
     mask: u64,
 }
 
 impl<P: Pool> Writer<'_, P> {
-    fn each(&self, f: impl Fn(DiskNo, &dyn Disk) -> io::Result<()>) -> Result<(), Trouble> {
+    pub fn each(&self, f: impl Fn(DiskNo, &dyn Disk) -> io::Result<()>) -> Result<(), Trouble> {
         for (no, disk) in (0u8..).zip(self.disks).filter(|(i, _)| self.mask >> i & 1 == 1) {
             if let Some(disk) = disk {
                 f(no, &**disk).map_err(|why| Trouble::Disk(no, why))?;
             }
         }
         Ok(())
-    }
-
-    /// All pieces of a checkpoint, then a flush.
-    fn catalogue(&self, superblock: &Superblock, mut items: Items) -> Result<(), Trouble> {
-        let (geometry, sequence) = (&superblock.geometry, superblock.checkpoint);
-        let (mut pieces, mut block) = (Pieces::new(sequence), 0);
-        while let Some(bytes) = pieces.next(&mut items, MOST_PIECE.min(geometry.catalogue_blocks as usize * BLOCK)) {
-            let len = blocks(bytes.len()) * BLOCK;
-            if block + len / BLOCK > geometry.catalogue_blocks as usize {
-                return Err(OpenError::NoRoom.into());
-            }
-            let mut buffer = self.pool.take(len).ok_or(OpenError::Memory)?;
-            buffer.as_mut()[..len].fill(0);
-            buffer.as_mut()[..bytes.len()].copy_from_slice(&bytes);
-            let at = (geometry.catalogue_at(sequence % 2) + block as u64) * BLOCK as u64;
-            self.each(|_, disk| disk.write(at, &buffer.as_ref()[..len]))?;
-            block += len / BLOCK;
-        }
-        self.each(|_, disk| disk.flush())
     }
 
     /// Two copies, flush, two, flush; the lowest place before all others (see [`next_membership`]).

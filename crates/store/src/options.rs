@@ -51,6 +51,11 @@ pub struct Options {
     pub checkpoint_commits: u64,
     /// Bytes of a checkpoint that are written at once; more makes other work wait longer.
     pub piece: usize,
+    /// Blocks by which a segment may grow, at least, before it is said again how far it may:
+    /// recovery searches behind damage so far.
+    pub fence: u32,
+    /// Threads that read segments at opening.
+    pub openers: usize,
     /// Begin at opening to rebuild disks that missed something; else they stay out.
     pub rebuild: bool,
     /// Open even if some segments have no copy on the disks that are here: what they held is lost.
@@ -73,6 +78,8 @@ impl Default for Options {
             open_segments: 32,
             checkpoint_commits: 1024,
             piece: 256 << 10,
+            fence: 512,
+            openers: 8,
             rebuild: true,
             accept_loss: false,
             prewrite: false,
@@ -149,6 +156,8 @@ pub enum Fault {
     ForgetJoining,
     /// Believes a disk that was being rebuilt when the store stopped.
     BelieveJoining,
+    /// Writes behind what recovery would search.
+    IgnoreFences,
     /// Trusts what one copy says without its hash.
     BelieveRot,
 }

@@ -15,6 +15,8 @@ use crate::{
 
 /// Batches of one commit at most.
 const MOST_PARTS: usize = 1024;
+/// Open segments at most: with those of a reserve, fences for all of them fit into a block.
+const MOST_OPEN: usize = 100;
 /// Free slots kept for marks, notes and rewriting, so that a full store can go on.
 pub(crate) const KEPT_SLOTS: usize = 3;
 
@@ -29,13 +31,15 @@ impl<P: Pool> Engine<P> {
         if let Some(draft) = self.in_open_segment(generation, dense, add, privileged) {
             return Ok(draft);
         }
+        self.check_fence((generation, dense))?;
         self.check_fits_alone(add)?;
         self.check_slot(privileged || dense)?;
         if self.space.open.contains_key(&(generation, dense)) {
             self.close_segment((generation, dense));
         }
-        while self.space.open.len() >= self.options.open_segments.max(1) {
+        while self.space.open.len() >= self.options.open_segments.clamp(1, MOST_OPEN) {
             let Some(key) = self.space.coldest() else { break };
+            self.check_fence(key)?;
             self.close_segment(key);
         }
         self.open_segment(generation, dense).ok_or(Refused::Busy)?;
@@ -75,7 +79,15 @@ impl<P: Pool> Engine<P> {
             }
         }
         let next = self.next_block(generation, dense)?;
-        (next + add.blocks(frontier)? <= most).then(|| self.begin_draft(generation, dense))
+        (next + add.blocks(frontier)? <= most && self.check_fence((generation, dense)).is_ok()).then(|| self.begin_draft(generation, dense))
+    }
+
+    /// Busy while the next batch of a segment has to wait until it is said how far it may go.
+    fn check_fence(&self, (generation, dense): (u32, bool)) -> Result<(), Refused> {
+        let next = self.next_block(generation, dense);
+        let open = self.space.open.get(&(generation, dense));
+        let fenced = open.zip(next).is_some_and(|(o, next)| self.is_fenced(o.slot, o.incarnation, next));
+        if fenced { Err(Refused::Busy) } else { Ok(()) }
     }
 
     /// Bytes of the log's frontier before the commit to be.

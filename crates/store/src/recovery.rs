@@ -1,16 +1,22 @@
 //! Recovery: the last checkpoint, and what was committed after it.
 //!
-//! Promises: it reads open tails and the reserve, not what is stored; at or below the
+//! Promises: it reads open tails up to their fences and the reserve, not what is stored; at or below the
 //! highest mark on any copy nothing is cut, what is bad there is repaired or reported;
 //! above it everything is cut from the first commit of which some part is whole on no
 //! copy; what is kept is whole on every copy afterwards. When the catalogue is lost,
 //! all segments take the place of the tails.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use hoidla_format::{
     Hash32,
-    disk::{batch::Head, catalogue::Front, superblock::Superblock},
+    disk::{batch::Head, catalogue::Front, fences::Fences, superblock::Superblock},
 };
 
 use crate::{
@@ -18,6 +24,7 @@ use crate::{
     checkpoint::Loaded,
     copies::{Batch, Copies},
     device::Pool,
+    fence::search_to,
     open::Opened,
     options::{Fault, Options},
     read::{Checked, ReadError},
@@ -52,12 +59,15 @@ struct Start {
     block: u32,
     previous: Hash32,
     number: u32,
+    /// No batch begins at or behind this block.
+    fence: u32,
 }
 
 pub(crate) fn recover<P: Pool>(
     copies: &Copies<P>,
     superblock: &Superblock,
     checkpoint: Option<Loaded>,
+    fences: Option<&Fences>,
     options: &Options,
     opened: &mut Opened,
 ) -> Result<Recovered, ReadError> {
@@ -65,7 +75,7 @@ pub(crate) fn recover<P: Pool>(
     let mut out = Checked::default();
     let (mut catalogue, found, marked, sequence, mut last_run) = match checkpoint {
         Some(Loaded { mut catalogue, sequence, front }) => {
-            let (found, marked) = after_checkpoint(copies, superblock, &mut catalogue, &front, &mut out)?;
+            let (found, marked) = after_checkpoint(copies, superblock, &mut catalogue, &front, fences, options, &mut out)?;
             (catalogue, found, marked, sequence, front.run)
         }
         None => {
@@ -92,15 +102,19 @@ fn after_checkpoint<P: Pool>(
     superblock: &Superblock,
     catalogue: &mut Catalogue,
     d: &Front,
+    fences: Option<&Fences>,
+    options: &Options,
     out: &mut Checked,
 ) -> Result<(Vec<Found>, u64), ReadError> {
+    let blocks = superblock.geometry.segment_blocks;
     let (mut starts, mut marked) = (Vec::new(), 0);
     let since = |h: &Head| h.run == d.run && h.commit > d.commit;
     for (slot, tail) in &catalogue.tails {
         let Some(s) = catalogue.segment(*slot) else { continue };
         let generation = catalogue.generations[s.generation as usize].clone();
+        let fence = search_to(fences, *slot, s.incarnation, false, blocks);
         #[rustfmt::skip]
-        let start = Start { slot: *slot, incarnation: s.incarnation, generation, dense: s.dense, block: s.end, previous: tail.hash, number: tail.number };
+        let start = Start { slot: *slot, incarnation: s.incarnation, generation, dense: s.dense, block: s.end, previous: tail.hash, number: tail.number, fence };
         starts.push(start);
     }
     let first_new = catalogue.next_incarnation;
@@ -108,16 +122,12 @@ fn after_checkpoint<P: Pool>(
         let new =
             |h: &hoidla_format::disk::segment::SegmentHeader| h.store == superblock.store && h.run == d.run && h.incarnation >= first_new;
         match start_of(copies, *slot, new, catalogue, out)? {
-            Some(start) => starts.push(start),
+            Some(s) => starts.push(Start { fence: search_to(fences, *slot, s.incarnation, true, blocks), ..s }),
             None => marked = marked.max(mark_without_header(copies, *slot, catalogue, |h| since(h) && h.incarnation >= first_new)?),
         }
     }
     starts.sort_by_key(|s| s.slot);
-    let mut found = Vec::new();
-    for start in &starts {
-        walk(copies, start, since, &mut found)?;
-    }
-    Ok((found, marked))
+    Ok((walk_all(copies, &starts, since, options.openers)?, marked))
 }
 
 /// A segment whose header is bad on every copy belongs to nobody, but the marks in it still
@@ -136,6 +146,34 @@ fn mark_without_header<P: Pool>(
         block += batch.head.blocks();
     }
     Ok(mark)
+}
+
+/// Collects the batches of several segments, some at the same time, in order of the segments.
+fn walk_all<P: Pool>(
+    copies: &Copies<P>,
+    starts: &[Start],
+    accept: impl Fn(&Head) -> bool + Sync,
+    threads: usize,
+) -> Result<Vec<Found>, ReadError> {
+    let collect = |start: &Start| {
+        let mut found = Vec::new();
+        walk(copies, start, &accept, &mut found).map(|()| found)
+    };
+    if threads < 2 {
+        return Ok(starts.iter().map(collect).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mine = || starts.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(mine).map(|start| Ok((start.slot, collect(start)?))).collect::<Result<Vec<_>, ReadError>>()
+    };
+    let mut all = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.min(starts.len())).map(|_| scope.spawn(work)).collect();
+        let done = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        Ok(done.collect::<Result<Vec<_>, ReadError>>()?.into_iter().flatten().collect::<Vec<_>>())
+    })?;
+    all.sort_unstable_by_key(|(slot, _)| *slot);
+    Ok(all.into_iter().flat_map(|(_, found)| found).collect())
 }
 
 fn everything<P: Pool>(
@@ -171,10 +209,20 @@ fn start_of<P: Pool>(
     catalogue.next_incarnation = catalogue.next_incarnation.max(h.incarnation + 1);
     catalogue.fresh = catalogue.fresh.max(slot + 1);
     let generation = Arc::new(Generation { dataset: h.dataset, number: h.generation });
-    Ok(Some(Start { slot, incarnation: h.incarnation, generation, dense: h.dense, block: 1, previous, number: 0 }))
+    Ok(Some(Start {
+        slot,
+        incarnation: h.incarnation,
+        generation,
+        dense: h.dense,
+        block: 1,
+        previous,
+        number: 0,
+        fence: copies.geometry.segment_blocks,
+    }))
 }
 
-/// Collects a segment's batches from `start` on: along the chain, then whatever lies behind a break.
+/// Collects a segment's batches from `start` on: along the chain, then whatever lies behind a break,
+/// up to the fence. Nothing follows an index.
 fn walk<P: Pool>(copies: &Copies<P>, start: &Start, accept: impl Fn(&Head) -> bool, found: &mut Vec<Found>) -> Result<(), ReadError> {
     let (mut block, mut previous, mut number, mut orphan) = (start.block, start.previous, start.number, false);
     let end = copies.geometry.segment_blocks;
@@ -183,7 +231,7 @@ fn walk<P: Pool>(copies: &Copies<P>, start: &Start, accept: impl Fn(&Head) -> bo
         let next = copies.batch(start.slot, block, |h| ours(h) && h.number == number && h.previous == previous)?;
         let batch = match next {
             Some(batch) => batch,
-            None => match copies.later(start.slot, block, end, |h| ours(h) && h.number > number)? {
+            None => match copies.later(start.slot, block, start.fence, |h| ours(h) && h.number > number)? {
                 Some(batch) => {
                     orphan = true;
                     batch
@@ -193,10 +241,13 @@ fn walk<P: Pool>(copies: &Copies<P>, start: &Start, accept: impl Fn(&Head) -> bo
         };
         (previous, number) = (batch.hash, batch.head.number + 1);
         block = batch.block + batch.head.blocks();
-        let everywhere = batch.everywhere;
+        let (everywhere, last) = (batch.everywhere, batch.head.index.is_some());
         let (generation, dense) = (start.generation.clone(), start.dense);
         let part = Part { slot: batch.slot, block: batch.block, generation, dense, head: batch.head, hash: batch.hash };
         found.push(Found { part, everywhere, orphan });
+        if last {
+            return Ok(());
+        }
     }
     Ok(())
 }

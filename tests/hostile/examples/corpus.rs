@@ -16,6 +16,7 @@ use hoidla_format::{
         Geometry,
         batch::{Entry, Head, IndexEntry, Note, Run, Tenure, What},
         catalogue::{DatasetEntry, Front, GenerationEntry, Item, Piece, SegmentEntry, SegmentState, StreamEntry},
+        fences::{Fence, Fences},
         segment::SegmentHeader,
         superblock::Superblock,
     },
@@ -114,6 +115,11 @@ fn catalogues() -> Vec<Vec<u8>> {
     let first = Piece { previous: Hash32([0; 32]), sequence: 5, number: 0, last: true, items: [vec![front], items.clone()].concat() };
     let later = Piece { previous: first.to_bytes().1, number: 1, items, ..first.clone() };
     [first, later].iter().map(|p| p.to_bytes().0).collect()
+}
+
+fn fences(count: u32) -> Vec<u8> {
+    let named = (0..count).map(|slot| Fence { slot, incarnation: 4, block: 90 }).collect();
+    Fences { store: [1; 16], run: 2, membership: 3, sequence: 5, unnamed: 8192, named }.to_block().to_vec()
 }
 
 fn requests() -> Vec<Vec<u8>> {
@@ -265,6 +271,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "codec" => vec![vec![0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], b"\x05\x06\0\0\0\0\0\0\x01\0a\x02\0\0\0bcdefghi".to_vec()],
         "leaf" => vec![leaf.to_bytes()],
         "frontier" => vec![frontier(0).to_bytes(), frontier(1).to_bytes(), frontier(7).to_bytes()],
+        "fences" => vec![fences(2), fences(0)],
         "superblock" => vec![superblock.to_block().to_vec()],
         "segment" => vec![segment.to_block().0.to_vec()],
         "batch" => batches(),

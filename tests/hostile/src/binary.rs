@@ -16,6 +16,7 @@ use hoidla_format::{
         self, BLOCK,
         batch::{self, Head as BatchHead},
         catalogue::Piece,
+        fences::Fences,
         segment::SegmentHeader,
         superblock::Superblock,
     },
@@ -106,6 +107,20 @@ pub fn superblock(bytes: &[u8]) -> bool {
             let Ok(superblock) = Superblock::from_block(block) else { return false };
             assert!(superblock.to_block() == *block, "one encoding");
             assert!(superblock.geometry.disk_blocks() > 0);
+            true
+        },
+    )
+}
+
+pub fn fences(bytes: &[u8]) -> bool {
+    let Some(bytes) = block(bytes) else { return false };
+    with_and_without_seal(
+        bytes,
+        |_| Some(BLOCK),
+        |bytes| {
+            let block = block(bytes).expect("still a block");
+            let Ok(fences) = Fences::from_block(block) else { return false };
+            assert!(fences.to_block() == *block, "one encoding");
             true
         },
     )

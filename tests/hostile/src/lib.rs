@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     target("leaf", binary::leaf, 3000),
     target("frontier", binary::frontier, 3000),
     target("superblock", binary::superblock, 3000),
+    target("fences", binary::fences, 3000),
     target("segment", binary::segment, 3000),
     target("batch", binary::batch, 3000),
     target("catalogue", binary::catalogue, 3000),

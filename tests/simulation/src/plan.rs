@@ -64,6 +64,8 @@ impl Plan {
             open_segments: 2 + dice.below(3) as usize,
             checkpoint_commits: 2 << dice.below(6),
             piece: BLOCK,
+            fence: 1,
+            openers: 1,
             rebuild: true,
             accept_loss: false,
             prewrite: dice.one_in(3),
@@ -80,6 +82,7 @@ impl Plan {
         let slow = dice.one_in(4).then(|| dice.below(u64::from(disks)) as usize);
         let steps = 20 + dice.below(100) as u32;
         options.piece <<= dice.below(3);
+        options.fence <<= dice.below(4);
         Self { disks, copies, media, slow, options, steps }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! block 0, 16, 32, 48     superblock, four copies                     [superblock]
+//! block 8, 24, 40, 56     how far segments were written, two by two      [fences]
 //! block 64                two catalogue areas of equal size           [catalogue]
 //! then                    segments of equal size, by slot from 0
 //!   block 0 of each       segment header                              [segment]
@@ -14,6 +15,7 @@
 
 pub mod batch;
 pub mod catalogue;
+pub mod fences;
 mod geometry;
 pub mod segment;
 pub mod superblock;

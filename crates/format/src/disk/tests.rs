@@ -106,13 +106,8 @@ fn a_superblock_reads_back_and_nothing_else_does() {
     assert_eq!(Superblock::from_block(&block), Ok(superblock()));
     assert_eq!(blake3::hash(&block).to_hex().as_str(), "38a29b5b123f5e542b263246b51d9374da6bae3eefbe3e5171a0968e5c1a8f5b");
     refuses_flips(&block, 1, |b| Superblock::from_block(b.try_into().unwrap()));
-    let changes: [fn(&mut Superblock); 5] = [
-        |s| s.place = 2,
-        |s| s.members = 4,
-        |s| s.geometry.segment_blocks = 1,
-        |s| s.geometry.slots = 0,
-        |s| s.geometry.copies = 3,
-    ];
+    let changes: [fn(&mut Superblock); 5] =
+        [|s| s.place = 2, |s| s.members = 4, |s| s.geometry.segment_blocks = 1, |s| s.geometry.slots = 0, |s| s.geometry.copies = 3];
     for change in changes {
         let mut s = superblock();
         change(&mut s);
