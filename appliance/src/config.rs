@@ -32,8 +32,11 @@ pub struct Config {
     pub listen: String,
     /// How the TPM is reached: `device:/dev/tpmrm0` or `swtpm:host=...,port=...`.
     pub tpm: String,
-    /// The disks: block devices, or files that enrolment preallocates.
+    /// The disks, by tray: block devices, or files that enrolment preallocates.
     pub disks: Vec<PathBuf>,
+    /// Copies of everything, on as many disks; two unless told otherwise. Settled at formatting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u8>,
     /// The authority's key: P-384, SEC1, compressed, base64, as in the site file.
     pub authority: Bytes,
 }
@@ -62,6 +65,9 @@ impl State {
         let config: Config = toml_error(&path, &text)?;
         if config.disks.is_empty() || config.disks.len() > 8 {
             bail!("{}: disks must list 1 to 8 paths", path.display());
+        }
+        if config.copies.is_some_and(|n| n == 0 || usize::from(n) > config.disks.len()) {
+            bail!("{}: copies must be 1 to the number of disks, {}", path.display(), config.disks.len());
         }
         config.authority_key()?;
         Ok(config)

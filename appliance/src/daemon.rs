@@ -40,6 +40,7 @@ use crate::{
     scrubber::{Scrubber, Wholeness},
     session::{self, Patience, Writers},
     time::{Ages, Keeper},
+    trays::{TrayHealth, Trays, words::Words},
     witness::Witness,
 };
 
@@ -61,6 +62,8 @@ pub struct Settings {
     pub crowd: (usize, usize, usize, usize),
     /// How often the clocks are looked at.
     pub tick: Duration,
+    /// How often the disk trays are looked at.
+    pub trays: Duration,
 }
 
 impl Default for Settings {
@@ -72,6 +75,7 @@ impl Default for Settings {
             patience: Patience::default(),
             crowd: (256, 64, 64, 4),
             tick: Duration::from_secs(60),
+            trays: Duration::from_secs(10),
         }
     }
 }
@@ -95,6 +99,7 @@ pub struct Daemon {
     pub(crate) counts: Counts,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) scrubber: Scrubber,
+    pub(crate) trays: Trays,
     pub(crate) stop: watch::Sender<bool>,
     limits: Arc<Limits>,
     damaged: AtomicU64,
@@ -137,6 +142,8 @@ pub struct Panel {
     pub wholeness: Wholeness,
     /// Time and retention.
     pub ages: Ages,
+    /// How each disk tray is, and what to do.
+    pub trays: Vec<TrayHealth>,
     /// What went wrong with disks, in words.
     pub troubles: Vec<String>,
     /// Milliseconds that the start took, until the door was open.
@@ -172,7 +179,8 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let store_settings = hoidla_uring::Settings { memory: settings.memory, ..Default::default() };
     let counters = Box::new(Membership(tpm.clone()));
     let disks = config.disks.clone();
-    let open = move || Store::open(&disks, store_id(&identity), counters, store_settings);
+    let (name, words) = (store_id(&identity), Words::new(state, authority.clone(), identity));
+    let open = move || Store::open(&disks, name, counters, store_settings);
     let (store, report) = tokio::task::spawn_blocking(open).await??;
     let damaged = tell(&report);
     let admission = admission(&papers)?;
@@ -187,6 +195,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
     let scrubber = Scrubber::new(store.clone());
+    let trays = Trays::new(store.clone(), name, &config.disks, words);
     let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("{} cannot be listened on", config.listen))?;
     let (total, handshakes, address, peer) = settings.crowd;
     let counts = Counts::of(papers.site.statement.datasets.iter().map(|d| d.name.clone()));
@@ -205,6 +214,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         counts,
         keeper,
         scrubber,
+        trays,
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
         damaged: AtomicU64::new(damaged),
@@ -338,6 +348,11 @@ impl Daemon {
         }
     }
 
+    /// How each disk tray was when it was last looked at.
+    pub fn trays(&self) -> Vec<TrayHealth> {
+        self.trays.health()
+    }
+
     /// Asks all sessions to end, and the door to close.
     pub fn ask_to_stop(&self) {
         self.stop.send_replace(true);
@@ -378,6 +393,7 @@ impl Panel {
             connections: d.limits.in_use(),
             wholeness: d.scrubber.wholeness(),
             ages: d.keeper.ages(),
+            trays: d.trays.health(),
             troubles: d.store.troubles(),
             start_ms,
             written: hoidla_format::Moment::now().seconds(),
@@ -401,6 +417,8 @@ impl Running {
         background.spawn(keep_dense(self.daemon.store.clone()));
         background.spawn(keep_whole(self.daemon.clone()));
         background.spawn(count_hours(self.daemon.store.clone()));
+        let looking = self.daemon.clone();
+        background.spawn(async move { looking.trays.keep(looking.settings.trays).await });
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,

@@ -158,7 +158,8 @@ fn layout(config: &Config) -> anyhow::Result<Layout> {
     let sizes = config.disks.iter().map(size).collect::<anyhow::Result<Vec<u64>>>()?;
     let smallest = sizes.into_iter().min().unwrap_or_default();
     let few = (smallest / 32).max(4 << 20);
-    Ok(Layout { segment: (64 << 20).min(1 << few.ilog2()), ..Layout::default() })
+    let copies = config.copies.unwrap_or(2.min(config.disks.len() as u8));
+    Ok(Layout { segment: (64 << 20).min(1 << few.ilog2()), copies, ..Layout::default() })
 }
 
 /// Whether the disks hold this appliance's store.

@@ -21,4 +21,5 @@ pub mod scrub;
 pub mod scrubber;
 pub mod session;
 pub mod time;
+pub mod trays;
 mod witness;

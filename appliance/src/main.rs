@@ -16,6 +16,7 @@ use hoidlad::{
     papers::Papers,
     scrub,
     time::skips::Skips,
+    trays::words::Words,
 };
 
 /// The sealed storage appliance of a data embassy.
@@ -69,6 +70,11 @@ enum Command {
         /// The word, as the authority signed it.
         word: PathBuf,
     },
+    /// Take the authority's word that a disk with something on it may be erased and used.
+    AllowDisk {
+        /// The word, as the authority signed it.
+        word: PathBuf,
+    },
     /// Say how the running appliance is.
     Status,
     /// Answer one question of an opening. Started by hoidlad itself.
@@ -106,6 +112,7 @@ fn main() -> ExitCode {
             Command::Run { log_json } => run(&state, log_json),
             Command::Verify => verify(&state, &cli.output),
             Command::Skip { word } => skip(&state, &cli.output, &word),
+            Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
             Command::Status => status(&state, &cli.output),
             Command::OpenHelper => unreachable!("answered above"),
         }
@@ -218,6 +225,18 @@ fn skip(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<Outcom
     Ok(Outcome::Done)
 }
 
+fn allow_disk(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<Outcome> {
+    let note = fs::read(word).with_context(|| format!("{} cannot be read", word.display()))?;
+    let words = Words::new(state, state.config()?.authority_key()?, identify::known(state)?);
+    let taken = words.take(&note)?;
+    let text = format!(
+        "Taken: the disk in tray {} may be erased and used, if what is on it is what home was told.\nThe running appliance looks at it within a minute; hoidlad status says what became of it.",
+        taken.tray
+    );
+    output.result(&serde_json::json!({ "tray": taken.tray, "serial": taken.serial, "seen": taken.seen }), text)?;
+    Ok(Outcome::Done)
+}
+
 fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     let path = state.health();
     let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display())).next("start hoidlad run")?;
@@ -253,6 +272,9 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     screen.field("whole", &panel.wholeness.words(panel.ages.powered));
     panel.wholeness.damage.iter().for_each(|d| _ = screen.item(&format!("DAMAGED: {d}")));
     panel.ages.generations.iter().chain(&panel.ages.odd).for_each(|line| _ = screen.item(line));
+    for tray in &panel.trays {
+        screen.field(&format!("tray {}", tray.tray), &tray.says);
+    }
     panel.troubles.iter().for_each(|t| _ = screen.item(t));
     output.result(&serde_json::json!({ "alive": alive, "seconds_old": age, "panel": panel }), screen.text())?;
     let well = alive && panel.disks.0 == panel.disks.1 && panel.alarms == 0 && panel.damaged == 0;

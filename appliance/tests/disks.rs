@@ -140,15 +140,25 @@ fn helpers() -> hoidlad::helper::Helpers {
 async fn foreign_disks_foreign_papers_and_old_papers_are_refused() {
     let e = Embassy::new(128 << 20);
     let other = Embassy::new(128 << 20);
-    // A disk of another appliance: nothing starts, nothing of it is changed.
+    // A disk of another appliance: it is said and left alone, nothing of it is changed.
     let own = e.folder.path().join("own");
     fs::rename(e.disk(0), &own).unwrap();
     fs::rename(other.disk(0), e.disk(0)).unwrap();
     let before = blake3_of(&fs::read(e.disk(0)).unwrap());
-    let refused = hoidlad::daemon::start(&e.state(), Default::default(), helpers()).await.err().expect("a foreign disk is refused");
-    assert!(format!("{refused:#}").contains("belong"), "{refused:#}");
+    let running = e.start().await;
+    let mut c = running.enter(&e.home.good_agent("land").door).await.unwrap();
+    assert_eq!(health(&mut c).await.current, 1);
+    drop(c);
+    for _ in 0..100 {
+        if running.daemon.trays()[0].says.contains("another Hoidla store") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(running.daemon.trays()[0].says.contains("not touched"), "{:?}", running.daemon.trays());
+    running.stop().await;
     let ask = |papers| Enrol { papers, disk_size: None, format: false };
-    assert!(enrol(&e.state(), &ask(vec![e.papers()])).is_err(), "and enrolling again formats nothing");
+    assert!(!enrol(&e.state(), &ask(vec![e.papers()])).unwrap().formatted, "and enrolling again formats nothing");
     assert_eq!(blake3_of(&fs::read(e.disk(0)).unwrap()), before);
     fs::rename(&own, e.disk(0)).unwrap();
     assert!(!enrol(&e.state(), &ask(vec![e.papers()])).unwrap().formatted, "the same papers again change nothing");

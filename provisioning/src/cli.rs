@@ -8,13 +8,14 @@ use clap::{Parser, Subcommand};
 use hoidla_cli::{Outcome, Output, PassphraseSource, Screen};
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::{
-    Name,
+    Hash32, Name,
     statements::{ApplianceEntry, Custodian, Door},
+    text::from_hex,
 };
 use hoidla_quorum::fingerprint;
 use serde_json::json;
 
-use crate::{agent, clock, deal, enrol, home::Home, release, roster, site};
+use crate::{agent, clock, deal, disk, enrol, home::Home, release, roster, site};
 
 /// The home authority's program, for an offline, witnessed machine.
 #[derive(Parser)]
@@ -55,6 +56,9 @@ enum Command {
     /// An appliance's time.
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// An appliance's disks.
+    #[command(subcommand)]
+    Disk(DiskCommand),
     /// Deal the next vault epoch of some or all datasets.
     #[command(after_help = "Examples:
   hoidla-provision --home H deal --identity identity.txt     all datasets without a vault
@@ -176,6 +180,30 @@ then, at the appliance: hoidlad skip skip-lux-1-1.txt")]
     },
 }
 
+fn hash(text: &str) -> std::result::Result<Hash32, &'static str> {
+    from_hex(text).map(Hash32).ok_or("copy the 64 digits that hoidlad status shows")
+}
+
+#[derive(Subcommand)]
+enum DiskCommand {
+    /// Sign the word that a disk with something on it may be erased and used.
+    #[command(after_help = "Example (tray and hash are those that hoidlad status shows):
+  hoidla-provision --home H disk allow lux-1 --tray 3 --seen HASH
+then, at the appliance: hoidlad allow-disk disk-lux-1-1.txt")]
+    Allow {
+        /// The appliance.
+        appliance: Name,
+        /// The tray, from 1.
+        #[arg(long)]
+        tray: u8,
+        /// The hash of what was seen on the disk.
+        #[arg(long, value_name = "HASH", value_parser = hash)]
+        seen: Hash32,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
 #[derive(Subcommand)]
 enum ReleaseCommand {
     /// Approve an image's PCR values, for the vault epochs that may be opened.
@@ -233,6 +261,16 @@ pub fn run(args: Args) -> Result<Outcome> {
                 &json!({ "file": file, "appliance": word.appliance, "serial": word.serial, "from": word.from, "to": word.to }),
                 text,
             )?;
+        }
+        Command::Disk(DiskCommand::Allow { appliance, tray, seen, passphrase }) => {
+            let (file, word) = disk::allow(&home, &disk::Request { appliance, tray, seen }, &passphrase)?;
+            let text = format!(
+                "{}: the disk in tray {} of {} may be erased, if it is the one that was seen.\nNext, at the appliance: hoidlad allow-disk FILE",
+                file.display(),
+                word.tray,
+                word.appliance
+            );
+            output.result(&json!({ "file": file, "appliance": word.appliance, "tray": word.tray, "serial": word.serial }), text)?;
         }
         Command::Deal { dataset, identity, replace, passphrase } => {
             let request = deal::Request { datasets: dataset, identities: identity, replace };

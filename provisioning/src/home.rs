@@ -123,6 +123,11 @@ impl Home {
         self.public().join(format!("skip-{appliance}-{serial}.txt"))
     }
 
+    /// A word about a disk of an appliance.
+    pub fn disk_word(&self, appliance: &Name, serial: u32) -> PathBuf {
+        self.public().join(format!("disk-{appliance}-{serial}.txt"))
+    }
+
     /// What an appliance's TPM said it is.
     pub fn identity(&self, appliance: &Name) -> PathBuf {
         self.0.join("identities").join(format!("{appliance}.txt"))

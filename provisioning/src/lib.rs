@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod disk;
 pub mod deal;
 pub mod enrol;
 pub mod halves;

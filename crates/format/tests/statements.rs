@@ -117,6 +117,7 @@ fn what_a_site_is() {
         issued: moment(),
         not_after: moment().plus(86_400),
     });
+    holds(DiskWord { site: name("lux"), appliance: name("lux-1"), tray: 3, seen: Hash32([7; 32]), serial: 2, issued: moment() });
     holds(Skip {
         site: name("lux"),
         appliance: name("lux-1"),

@@ -53,6 +53,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<Approval>(text),
         one::<EpochHeader>(text),
         one::<Skip>(text),
+        one::<DiskWord>(text),
         one::<StreamRoot>(text),
         one::<Completeness>(text),
     ];

@@ -10,7 +10,7 @@ pub mod vaults;
 pub use audit::{Completeness, KeptStream};
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use site::{
-    AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, PcrValue, Release, Roster, RosterEntry, Site, Skip,
+    AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, DiskWord, Enrolment, PcrValue, Release, Roster, RosterEntry, Site, Skip,
     VaultApproval,
 };
 pub use streams::{EpochHeader, StreamRoot};
@@ -33,6 +33,7 @@ statements! {
     Enrolment: "enrolment", "an enrolment";
     AgentCertificate: "agent", "an agent's certificate";
     Skip: "skip", "a word about time";
+    DiskWord: "disk", "a word about a disk";
     Custodian: "custodian", "a custodian's public card";
     Vault: "vault", "a vault certificate";
     Envelopes: "envelopes", "a vault's envelopes";

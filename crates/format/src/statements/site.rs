@@ -248,3 +248,21 @@ pub struct Skip {
     /// When it was signed.
     pub issued: Moment,
 }
+
+/// The authority's word that a disk with something on it may be erased and used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskWord {
+    /// The site.
+    pub site: Name,
+    /// The appliance.
+    pub appliance: Name,
+    /// The tray, from 1.
+    pub tray: u8,
+    /// The hash of what was seen on the disk, as the appliance's status says it.
+    pub seen: Hash32,
+    /// Rises with each word to this appliance; each counts once.
+    pub serial: u32,
+    /// When it was signed.
+    pub issued: Moment,
+}
