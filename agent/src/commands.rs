@@ -75,6 +75,17 @@ enum Command {
         #[command(flatten)]
         wish: audit::Arguments,
     },
+    /// Carry an appliance's newest head to another one, which signs it if it contradicts nothing.
+    Witness {
+        #[command(flatten)]
+        home: HomeArguments,
+        /// The appliance that shall see it.
+        #[arg(long, value_name = "NAME")]
+        to: Name,
+        /// The agent's folder at that appliance's site, if it is another site of the same authority.
+        #[arg(long, value_name = "DIR")]
+        to_home: Option<PathBuf>,
+    },
     /// Restore under a grant that its quorum approved.
     Restore(RestoreArguments),
     /// Make a reader's key.
@@ -201,6 +212,11 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Audit { home, wish } => {
             let (home, target) = home.open()?;
             audit::run(out, &home, &target, &wish)
+        }
+        Command::Witness { home, to, to_home } => {
+            let there = Home::open(to_home.as_ref().unwrap_or(&home.home), &home.passphrase)?;
+            let (home, target) = home.open()?;
+            audit::run_witness(out, (&home, &target), (&there, &there.target(Some(&to))?))
         }
         Command::Restore(wish) => run_restore(out, &wish),
         Command::Reader { command: ReaderCommand::New { name, out: file, passphrase } } => {

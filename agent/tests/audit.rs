@@ -7,12 +7,15 @@ use std::{fs, path::Path};
 
 use common::{Embassy, Lie, folder};
 use hoidla_agent::{
-    audit::{Alarm, Auditor, after_push},
+    audit::{Alarm, Auditor, Other, after_push},
     home::Home,
     state::State,
 };
 use hoidla_cli::{Outcome, PassphraseSource};
-use hoidla_log::{Receipt, SignedCheckpoint};
+use hoidla_format::statement;
+use hoidla_log::{Extension, Receipt, SignedCheckpoint};
+use hoidla_papers::SoftAppliance;
+use hoidla_protocol::{Request, Response, Witness};
 
 struct World {
     embassy: Embassy,
@@ -172,4 +175,48 @@ fn a_damaged_record_at_home_is_an_error_and_no_alarm() {
     fs::write(&path, bytes).unwrap();
     let e = w.audit().unwrap_err();
     assert!(e.downcast_ref::<Alarm>().is_none() && format!("{e:#}").contains("damaged"), "{e:#}");
+}
+
+#[test]
+fn a_head_is_seen_by_another_appliance_and_a_fork_there_is_an_alarm() {
+    let w = World::new();
+    let e = &w.embassy;
+    let two = SoftAppliance::new(&e.site, "lux-2", 8);
+    let papers =
+        vec![e.sign(&e.site).into_bytes(), e.sign(&two.enrolment(&e.site)).into_bytes(), statement::write(&two.identity).into_bytes()];
+    let old = e.store().log.signed(&e.appliance, 17);
+    fs::write(e.path("data/more"), "more").unwrap();
+    w.push();
+    let carry = |answer: &dyn Fn(&Witness, usize) -> SignedCheckpoint| {
+        let (mut auditor, mut asked) = (w.enter().unwrap(), 0);
+        let head = auditor.checkpoint(0).unwrap();
+        let mut ask = |request: &Request| {
+            let Request::Witness(witness) = request else { panic!("{request:?}") };
+            asked += 1;
+            Ok(Response::Witnessed(answer(witness, asked).write().into_bytes()))
+        };
+        auditor.witnessed(&head, &mut Other { origin: two.origin(), papers: papers.clone(), ask: &mut ask })
+    };
+    let shown = |w: &Witness| Extension::parse(&w.extension).unwrap();
+    // It saw an older head before: the second time, ours begins there.
+    let seen = carry(&|witness, asked| {
+        let extension = shown(witness);
+        if asked == 1 {
+            return old.clone();
+        }
+        extension.follows(old.head()).unwrap();
+        two.witness(&extension.checkpoint)
+    });
+    assert_eq!(seen.unwrap().note().signatures.len(), 2);
+    assert_eq!(checkpoint(&w.kept().join("checkpoint.txt")).note().signatures.len(), 2, "kept with its line");
+    // Without a line, or with another's, it doesn't count.
+    assert!(carry(&|witness, _| shown(witness).checkpoint).is_err());
+    let stranger = SoftAppliance::new(&e.site, "lux-2", 9);
+    assert!(carry(&|witness, _| stranger.witness(&shown(witness).checkpoint)).is_err());
+    // It saw another history, signed by our appliance: both are kept.
+    let mut forked = e.store().log.clone();
+    forked.leaves[0].epoch += 1;
+    let forked = forked.signed(&e.appliance, 17);
+    let alarm = carry(&|_, _| forked.clone()).unwrap_err().downcast::<Alarm>().unwrap();
+    assert!(alarm.what.contains("does not begin with"), "{}", alarm.what);
 }

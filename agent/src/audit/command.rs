@@ -13,7 +13,7 @@ use hoidla_protocol::StreamEntry;
 use hoidla_verify::Vouched;
 use serde_json::{Value, json};
 
-use super::{Alarm, Auditor, Head, evidence, evidence::Proven, sample::Sampled};
+use super::{Alarm, Auditor, Head, Other, evidence, evidence::Proven, sample::Sampled};
 use crate::{home::Home, state::State};
 
 /// What to audit.
@@ -29,10 +29,25 @@ pub struct Arguments {
 
 /// Runs an audit and says what it showed.
 pub fn run(out: Output, home: &Home, target: &Target, wish: &Arguments) -> Result<Outcome> {
-    match audit(out, home, target, wish) {
-        Err(e) => alarmed(out, &e).map_or(Err(e), Ok),
-        done => done,
-    }
+    audit(out, home, target, wish).or_else(|e| alarmed(out, &e).ok_or(e))
+}
+
+/// Carries the newest head of one appliance to another.
+pub fn run_witness(out: Output, from: (&Home, &Target), to: (&Home, &Target)) -> Result<Outcome> {
+    let carry = || -> Result<Outcome> {
+        let mut auditor = Auditor::enter(from.0, from.1)?;
+        let least = auditor.log_size()?;
+        let head = auditor.checkpoint(least)?;
+        let mut there = Auditor::enter(to.0, to.1)?;
+        let papers = there.kept().papers()?.into_iter().map(|(_, paper)| paper).collect();
+        let origin = there.kept().origin().to_owned();
+        let seen = auditor.witnessed(&head, &mut Other { origin: origin.clone(), papers, ask: &mut |request| there.ask(request) })?;
+        let (log, size) = (seen.head().origin(), seen.head().size);
+        let text = format!("{origin} saw the head of {log}, {size} leaves, found it consistent with all it saw before, and signed it");
+        out.result(&json!({ "log": log, "size": size, "witness": origin }), text)?;
+        Ok(Outcome::Done)
+    };
+    carry().or_else(|e| alarmed(out, &e).ok_or(e))
 }
 
 /// Tells an alarm, if that is what an error is: verified, and the answer is no.

@@ -11,6 +11,7 @@ mod command;
 mod evidence;
 mod kept;
 mod sample;
+mod witness;
 
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ use hoidla_verify::{Known, Verified, checkpoint};
 use tokio::{runtime::Runtime, time::timeout};
 
 pub use alarm::Alarm;
-pub use command::{Arguments, after_push, run};
+pub use command::{Arguments, after_push, run, run_witness};
 pub use kept::Kept;
+pub use witness::Other;
 
 use crate::home::Home;
 
