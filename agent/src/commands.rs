@@ -330,6 +330,16 @@ fn weigh(path: &Path, stop: &AtomicBool) -> u64 {
     sum
 }
 
+/// For how long a generation is kept, in words.
+fn kept_words(days: u32) -> String {
+    match days {
+        u32::MAX => "no time ends it".into(),
+        0 => "over, may go".into(),
+        1 => "1 day of running".into(),
+        days => format!("{days} days of running"),
+    }
+}
+
 fn run_list(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
     let (home, target) = arguments.open()?;
     let mut streams = line::list(&target, &home.identity()?, home.dataset(), Duration::ZERO, &|_| {})?;
@@ -342,15 +352,23 @@ fn run_list(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
         .map(|s| {
             let (signed, complete) =
                 signed(s.stream).map_or(("another machine's".into(), String::new()), |(s, c)| (s.to_string(), c.to_string()));
-            vec![s.generation.to_string(), s.stream.to_string(), s.bytes.to_string(), s.epochs.len().to_string(), signed, complete]
+            vec![
+                s.generation.to_string(),
+                s.stream.to_string(),
+                s.bytes.to_string(),
+                s.epochs.len().to_string(),
+                signed,
+                complete,
+                kept_words(s.kept_days),
+            ]
         })
         .collect();
-    screen.table(&["generation", "stream", "bytes", "epochs", "signed to", "snapshot to"], &rows);
+    screen.table(&["generation", "stream", "bytes", "epochs", "signed to", "snapshot to", "kept at least"], &rows);
     let value: Vec<_> = streams
         .iter()
         .map(|s| {
             let known = signed(s.stream);
-            json!({ "generation": s.generation, "stream": s.stream, "bytes": s.bytes, "epochs": s.epochs.len(),
+            json!({ "generation": s.generation, "stream": s.stream, "bytes": s.bytes, "epochs": s.epochs.len(), "kept_days": s.kept_days,
                     "signed_to": known.map(|k| k.0), "snapshot_to": known.map(|k| k.1) })
         })
         .collect();

@@ -5,6 +5,7 @@
 //! STATE/identity.txt      what the TPM said it is (`appliance/1`)
 //! STATE/tpm/              the TPM's own blobs, useless elsewhere
 //! STATE/papers/           signed statements, as the authority signed them
+//! STATE/store.txt         the name of the store on the disks
 //! STATE/skips/            the authority's words about time
 //! STATE/health.json       written by the running daemon, for the panel
 //! ```
@@ -91,6 +92,11 @@ impl State {
     /// Where the authority's words about time are kept.
     pub fn skips(&self) -> PathBuf {
         self.folder.join("skips")
+    }
+
+    /// Where the name of the store on the disks is kept.
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("store.txt")
     }
 
     /// Where the identity is kept.

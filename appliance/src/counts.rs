@@ -53,7 +53,9 @@ impl Counts {
             return Ok(());
         }
         epochs.fetch_sub(1, Ordering::Relaxed);
-        let why = format!("{dataset} has {MOST_EPOCHS} epochs, the most that one opening can open; ask the authority for another dataset");
+        let why = format!(
+            "{dataset} has {MOST_EPOCHS} epochs, the most that one opening can open; those of generations that end are given back, else ask the authority for another dataset"
+        );
         Err(Refused::new(Code::Full, why))
     }
 }

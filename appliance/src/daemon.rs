@@ -39,6 +39,7 @@ use crate::{
     papers::Papers,
     scrubber::{Scrubber, Wholeness},
     session::{self, Patience, Writers},
+    shares::Shares,
     time::{Ages, Keeper},
     trays::{TrayHealth, Trays, words::Words},
     witness::Witness,
@@ -97,6 +98,7 @@ pub struct Daemon {
     /// Who writes what.
     pub writers: Writers,
     pub(crate) counts: Counts,
+    pub(crate) shares: Shares,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) scrubber: Scrubber,
     pub(crate) trays: Trays,
@@ -179,7 +181,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let store_settings = hoidla_uring::Settings { memory: settings.memory, ..Default::default() };
     let counters = Box::new(Membership(tpm.clone()));
     let disks = config.disks.clone();
-    let (name, words) = (store_id(&identity), Words::new(state, authority.clone(), identity));
+    let (name, words) = (store_id(state, &identity)?, Words::new(state, authority.clone(), identity));
     let open = move || Store::open(&disks, name, counters, store_settings);
     let (store, report) = tokio::task::spawn_blocking(open).await??;
     let damaged = tell(&report);
@@ -200,6 +202,8 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let (total, handshakes, address, peer) = settings.crowd;
     let counts = Counts::of(papers.site.statement.datasets.iter().map(|d| d.name.clone()));
     counts.renew(&store).await;
+    let shares = Shares::of(&papers.site.statement.datasets);
+    shares.renew(&store).await;
     let daemon = Arc::new(Daemon {
         windows: Arc::new(Semaphore::new(settings.windows)),
         settings,
@@ -212,6 +216,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         witness,
         writers: Writers::default(),
         counts,
+        shares,
         keeper,
         scrubber,
         trays,
@@ -366,6 +371,7 @@ impl Panel {
         loop {
             every.tick().await;
             daemon.counts.renew(&daemon.store).await;
+            daemon.shares.renew(&daemon.store).await;
             let panel = Self::of(&daemon, address, start_ms).await;
             let json = serde_json::to_vec_pretty(&panel).map_err(anyhow::Error::from);
             if let Err(e) = json.and_then(|json| replace(&path, &json)) {

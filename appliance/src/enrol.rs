@@ -7,8 +7,11 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, bail, ensure};
-use hoidla_format::statements::{ApplianceIdentity, Site};
+use anyhow::{Context, anyhow, bail, ensure};
+use hoidla_format::{
+    StreamId,
+    statements::{ApplianceIdentity, Site},
+};
 use hoidla_store::{Disk as _, Layout};
 use hoidla_tpm::{Counter, Tpm, TpmError};
 use hoidla_uring::DiskFile;
@@ -16,7 +19,7 @@ use hoidla_verify::PolicyRef;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    config::{Config, State},
+    config::{Config, State, replace},
     identify, machine,
     papers::Papers,
 };
@@ -43,13 +46,32 @@ pub struct Enrolled {
     pub formatted: bool,
 }
 
-/// The name of this appliance's store on its disks.
-pub fn store_id(identity: &ApplianceIdentity) -> [u8; 16] {
+/// The name of this appliance's store on its disks: drawn anew whenever they are formatted, so
+/// that nothing of a former store on them is ever taken for this one's.
+pub fn store_id(state: &State, identity: &ApplianceIdentity) -> anyhow::Result<[u8; 16]> {
+    let path = state.store();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read; run hoidlad enrol", path.display()))?;
+    let id: StreamId = text.trim().parse().map_err(|_| anyhow!("{} holds no store's name", path.display()))?;
+    ensure!(id.0[..8] == owner(identity), "{} names another appliance's store", path.display());
+    Ok(id.0)
+}
+
+/// Draws the name of a new store, and keeps it before anything is formatted.
+fn fresh_store(state: &State, identity: &ApplianceIdentity) -> anyhow::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    hoidla_crypto::random(&mut id[8..]);
+    id[..8].copy_from_slice(&owner(identity));
+    replace(&state.store(), format!("{}\n", StreamId(id)).as_bytes())?;
+    Ok(id)
+}
+
+/// The part of a store's name that tells whose it is.
+fn owner(identity: &ApplianceIdentity) -> [u8; 8] {
     let hash = Sha256::digest(
         [b"hoidla store of ".as_slice(), identity.site.as_str().as_bytes(), b"/", identity.name.as_str().as_bytes(), &identity.srk.0]
             .concat(),
     );
-    *hash.first_chunk().expect("a hash has 16 bytes")
+    *hash.first_chunk().expect("a hash has 8 bytes")
 }
 
 /// Enrols, or brings newer papers.
@@ -61,7 +83,7 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     not_older(state, &config, &identity, &papers)?;
     check_counters(&tpm, &papers)?;
     import(state, &papers, &tpm)?;
-    let formatted = prepare_disks(&config, &identity, ask, &tpm)?;
+    let formatted = prepare_disks(state, &config, &identity, ask, &tpm)?;
     papers.keep(&state.papers())?;
     // Papers first: were the counters first, a power cut between would leave only papers that they refuse.
     raise_counters(&tpm, state, &papers)?;
@@ -135,10 +157,10 @@ fn import(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
 }
 
 /// Opens or makes the disks; formats them if they are new, all of them, or if asked.
-fn prepare_disks(config: &Config, identity: &ApplianceIdentity, ask: &Enrol, tpm: &Arc<Tpm>) -> anyhow::Result<bool> {
+fn prepare_disks(state: &State, config: &Config, identity: &ApplianceIdentity, ask: &Enrol, tpm: &Arc<Tpm>) -> anyhow::Result<bool> {
     let missing: Vec<&PathBuf> = config.disks.iter().filter(|d| !d.exists()).collect();
     if missing.is_empty() && !ask.format {
-        return is_ours(config, identity, tpm).map(|()| false);
+        return is_ours(state, config, identity, tpm).map(|()| false);
     }
     if !missing.is_empty() && missing.len() < config.disks.len() && !ask.format {
         bail!("{} is not there, but other disks are; put it in, or format all anew with --format", missing[0].display());
@@ -148,7 +170,7 @@ fn prepare_disks(config: &Config, identity: &ApplianceIdentity, ask: &Enrol, tpm
         DiskFile::create(path, size)?;
     }
     let mut counters = machine::Membership(tpm.clone());
-    hoidla_uring::format(&config.disks, store_id(identity), layout(config)?, &mut counters)?;
+    hoidla_uring::format(&config.disks, fresh_store(state, identity)?, layout(config)?, &mut counters)?;
     Ok(true)
 }
 
@@ -163,9 +185,9 @@ fn layout(config: &Config) -> anyhow::Result<Layout> {
 }
 
 /// Whether the disks hold this appliance's store.
-fn is_ours(config: &Config, identity: &ApplianceIdentity, tpm: &Arc<Tpm>) -> anyhow::Result<()> {
+fn is_ours(state: &State, config: &Config, identity: &ApplianceIdentity, tpm: &Arc<Tpm>) -> anyhow::Result<()> {
     let counters = Box::new(machine::Membership(tpm.clone()));
-    let (store, _) = hoidla_uring::Store::open(&config.disks, store_id(identity), counters, hoidla_uring::Settings::default())
+    let (store, _) = hoidla_uring::Store::open(&config.disks, store_id(state, identity)?, counters, hoidla_uring::Settings::default())
         .context("the disks do not hold this appliance's store; to erase them and begin anew, enrol with --format")?;
     store.close();
     Ok(())

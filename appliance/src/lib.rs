@@ -20,6 +20,7 @@ pub mod papers;
 pub mod scrub;
 pub mod scrubber;
 pub mod session;
+pub mod shares;
 pub mod time;
 pub mod trays;
 mod witness;

@@ -10,7 +10,12 @@ use std::{
 
 use common::*;
 use hoidla_crypto::{Secret, keys::AuthorityKeys};
-use hoidla_format::{Moment, frame::Chain, statements::Skip};
+use hoidla_format::{
+    Moment,
+    disk::{BLOCK, superblock::Superblock},
+    frame::Chain,
+    statements::Skip,
+};
 use hoidla_protocol::{Code, Open, Request, Response};
 use hoidla_tpm::{Counter, Tpm};
 use hoidlad::{
@@ -222,4 +227,29 @@ async fn the_scrub_repairs_what_it_can_and_says_the_rest_in_words() {
     assert!(said.damage[0].starts_with("land, generation 2: segment "), "{said:?}");
     assert!(said.words(16 * DAY).starts_with("every byte but the damaged ones was seen whole within the last 1 days"));
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn formatting_again_draws_a_new_name_and_nothing_old_comes_back() {
+    let e = Embassy::new(64 << 20);
+    let running = e.start_with(hasty()).await;
+    two_generations(&e, &running).await;
+    running.stop().await;
+    let before = fs::read(e.state().store()).unwrap();
+    enrol(&e.state(), &Enrol { papers: vec![e.papers()], disk_size: None, format: true }).unwrap();
+    assert_ne!(fs::read(e.state().store()).unwrap(), before);
+    // The former segments are still on the disks; now the catalogues are lost.
+    for disk in [0, 1] {
+        let mut all = fs::read(e.disk(disk)).unwrap();
+        let geometry = Superblock::from_block(all.first_chunk::<BLOCK>().unwrap()).unwrap().geometry;
+        let areas = geometry.catalogue_at(0) as usize * BLOCK..geometry.catalogue_at(2) as usize * BLOCK;
+        all[areas].fill(0xbd);
+        fs::write(e.disk(disk), all).unwrap();
+    }
+    let running = e.start_with(hasty()).await;
+    assert_eq!(generations(&running).await, [0; 0]);
+    running.stop().await;
+    fs::write(e.state().store(), &before).unwrap();
+    let old = hoidlad::daemon::start(&e.state(), hasty(), hoidlad::helper::Helpers::of(std::path::Path::new(PROGRAM))).await;
+    assert!(old.is_err(), "the disks are another store's now");
 }

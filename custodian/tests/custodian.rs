@@ -94,7 +94,13 @@ impl Stage {
             appliances: vec![ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:1".into() }],
             rosters: vec![RosterEntry { name: name("main"), hash: hash(&write(&roster)) }],
             datasets: ["land", "court"]
-                .map(|d| Dataset { name: name(d), title: format!("The {d} registry"), roster: name("main"), retention_days: 1 })
+                .map(|d| Dataset {
+                    name: name(d),
+                    title: format!("The {d} registry"),
+                    roster: name("main"),
+                    retention_days: 1,
+                    share: None,
+                })
                 .into(),
         };
         let folder = tempfile::tempdir().unwrap();

@@ -12,8 +12,8 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
-pub mod disk;
 pub mod deal;
+pub mod disk;
 pub mod enrol;
 pub mod halves;
 pub mod home;

@@ -88,7 +88,7 @@ revoked_agents = []
     }
     let _ = write!(
         out,
-        "# Who opens. `hoidla-provision roster sign` fills in the hash.\n[[roster]]\nname = \"{FIRST_ROSTER}\"\nhash = \"{}\"\n\n# The registries. `retention_days`: how long a generation is kept at least.\n",
+        "# Who opens. `hoidla-provision roster sign` fills in the hash.\n[[roster]]\nname = \"{FIRST_ROSTER}\"\nhash = \"{}\"\n\n# The registries. `retention_days`: how long a generation is kept at least, in days of running.\n# `share`, if given: the percent of the store that is kept free for it.\n",
         Hash32([0; 32])
     );
     for (name, title, days) in DATASETS {
@@ -184,9 +184,16 @@ pub fn check(path: &Path, text: &str, site: &Site) -> Result<()> {
         if d.retention_days == 0 {
             refuse("retention_days = 0", format!("{} would be kept for no time: write 1 or more days", d.name))?;
         }
+        if d.share.is_some_and(|s| s == 0 || s > 100) {
+            refuse("share", format!("the share of {} is a percentage of the store: write 1 to 100, or leave it out", d.name))?;
+        }
         if d.title.trim().is_empty() || d.title.chars().any(char::is_control) {
             refuse(&quoted(&d.title), format!("{} needs a title for people, on one line", d.name))?;
         }
+    }
+    let shares: u32 = site.datasets.iter().filter_map(|d| d.share).map(u32::from).sum();
+    if shares > 100 {
+        refuse("share", format!("all shares together are {shares} percent of the store: write 100 or less"))?;
     }
     Ok(())
 }
@@ -353,6 +360,8 @@ mod tests {
             ("serial = 1", "serial = -1", "line 6"),
             ("roster = \"main\"", "roster = \"second\"", "write \"main\""),
             ("retention_days = 90", "retention_days = 0", "1 or more days"),
+            ("retention_days = 90", "retention_days = 90\nshare = 0", "write 1 to 100"),
+            ("retention_days = 90", "retention_days = 90\nshare = 101", "write 1 to 100"),
             ("name = \"treasury\"", "name = \"e-file\"", "stands twice"),
             ("title = \"State Gazette\"", "title = \" \"", "needs a title"),
             ("name = \"lux-1\"", "name = \"Lux 1\"", "use 1 to 64 of a-z"),

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_every_stream_has_its_place() {
-        let stream = |n: u8, bytes| StreamEntry { stream: StreamId([n; 16]), generation: 1, bytes, epochs: vec![] };
+        let stream = |n: u8, bytes| StreamEntry { stream: StreamId([n; 16]), generation: 1, bytes, kept_days: 1, epochs: vec![] };
         let streams = [stream(1, 3), stream(2, 0), stream(3, 2)];
         let places: Vec<_> = (0..6).map(|n| place(&streams, n).map(|(s, o)| (s.0[0], o))).collect();
         assert_eq!(places, [Some((1, 0)), Some((1, 1)), Some((1, 2)), Some((3, 0)), Some((3, 1)), None]);

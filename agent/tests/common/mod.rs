@@ -210,7 +210,7 @@ impl Embassy {
             door_root: Bytes(root.clone()),
             appliances: vec![ApplianceEntry { name: name("lux-1"), address: address.clone() }],
             rosters: vec![],
-            datasets: vec![Dataset { name: name(DATASET), title: "Population".into(), roster: name("r"), retention_days: 1 }],
+            datasets: vec![Dataset { name: name(DATASET), title: "Population".into(), roster: name("r"), retention_days: 1, share: None }],
             revoked_agents: vec![],
         };
         let vault = KeyPair::generate();
@@ -562,7 +562,13 @@ impl Server {
                     .iter()
                     .filter(|(_, s)| !s.frames.is_empty())
                     .map(|(id, s)| {
-                        Response::Stream(StreamEntry { stream: *id, generation: s.generation, bytes: s.chain_length(), epochs: s.epochs() })
+                        Response::Stream(StreamEntry {
+                            stream: *id,
+                            generation: s.generation,
+                            bytes: s.chain_length(),
+                            kept_days: u32::MAX,
+                            epochs: s.epochs(),
+                        })
                     })
                     .collect();
                 out.push(Response::End { count: out.len() as u64 });

@@ -193,6 +193,9 @@ impl Appends {
             }
             hold.epoch.store(head.epoch, Ordering::SeqCst);
         }
+        if let Err(refused) = self.shared.daemon.shares.take(&stream.dataset, frame as u64) {
+            return self.refuse(head.handle, refused, frame).await;
+        }
         let record = Record {
             generation: Generation { dataset: stream.dataset, number: stream.generation },
             stream: stream.stream,

@@ -5,6 +5,7 @@ use hoidla_protocol::{Code, Epoch, Handle, Open, Opened, Read, Refused, Request,
 use hoidla_store::{Generation, StreamState};
 
 use super::{End, Shared, appends::Appends, appends::refusal, audits};
+use crate::time::Keeper;
 
 /// The outer error ends the connection, the inner one is told to the peer.
 pub(super) type Answered = Result<Result<(), Refused>, End>;
@@ -91,17 +92,23 @@ async fn list(shared: &Shared, role: &Role, dataset: Name) -> Answered {
     let mut count = 0;
     for (stream, state) in streams {
         if state.chain.length > 0 {
-            shared.out.send(&Response::Stream(entry(stream, &state))).await?;
+            shared.out.send(&Response::Stream(entry(&shared.daemon.keeper, stream, &state))).await?;
             count += 1;
         }
     }
     Ok(Ok(shared.out.send(&Response::End { count }).await?))
 }
 
-fn entry(stream: hoidla_format::StreamId, state: &StreamState) -> StreamEntry {
+fn entry(keeper: &Keeper, stream: hoidla_format::StreamId, state: &StreamState) -> StreamEntry {
     let epochs = state.epochs.iter().filter(|(_, start)| *start < state.chain.length);
     let epochs = epochs.take(hoidla_protocol::message::MOST_EPOCHS).map(|(epoch, start)| Epoch { epoch: *epoch, start: *start }).collect();
-    StreamEntry { stream, generation: state.generation.number, bytes: state.chain.length, epochs }
+    StreamEntry {
+        stream,
+        generation: state.generation.number,
+        bytes: state.chain.length,
+        kept_days: keeper.days_left(&state.generation).unwrap_or(u32::MAX),
+        epochs,
+    }
 }
 
 async fn papers(shared: &Shared) -> Answered {

@@ -106,7 +106,7 @@ impl Home {
             appliances: vec![ApplianceEntry { name: name("rack-1"), address: "127.0.0.1:0".into() }],
             rosters: vec![RosterEntry { name: roster.name.clone(), hash: statement::hash(&statement::write(&roster)) }],
             datasets: DATASETS
-                .map(|d| Dataset { name: name(d), title: d.to_uppercase(), roster: roster.name.clone(), retention_days: 30 })
+                .map(|d| Dataset { name: name(d), title: d.to_uppercase(), roster: roster.name.clone(), retention_days: 30, share: None })
                 .to_vec(),
             revoked_agents: vec![name("dismissed")],
         };

@@ -65,7 +65,13 @@ fn what_a_site_is() {
         door_root: bytes(3, 80),
         appliances: vec![ApplianceEntry { name: name("lux-1"), address: "203.0.113.7:4711".into() }],
         rosters: vec![RosterEntry { name: name("state"), hash: hash(1) }],
-        datasets: vec![Dataset { name: name("land-registry"), title: "Land registry".into(), roster: name("state"), retention_days: 3650 }],
+        datasets: vec![Dataset {
+            name: name("land-registry"),
+            title: "Land registry".into(),
+            roster: name("state"),
+            retention_days: 3650,
+            share: None,
+        }],
         revoked_agents: vec![name("old-agent")],
     });
     holds(Roster {

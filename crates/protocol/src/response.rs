@@ -78,6 +78,9 @@ pub struct StreamEntry {
     pub generation: u32,
     /// Its bytes.
     pub bytes: u64,
+    /// Days of running for which its generation is kept at least from now on; [`u32::MAX`] while
+    /// no time ends it.
+    pub kept_days: u32,
     /// Its epochs, rising.
     pub epochs: Vec<Epoch>,
 }
@@ -233,7 +236,7 @@ impl Response {
                 w.u32(*bytes);
             }
             Self::Stream(s) => {
-                w.put(&s.stream.0).u32(s.generation).u64(s.bytes);
+                w.put(&s.stream.0).u32(s.generation).u64(s.bytes).u32(s.kept_days);
                 put_count(&mut w, s.epochs.len());
                 for e in &s.epochs {
                     w.u32(e.epoch).u64(e.start);
@@ -358,6 +361,7 @@ fn parse_stream(r: &mut Reader<'_>) -> Result<StreamEntry, Malformed> {
         stream: StreamId(r.array()?),
         generation: r.u32()?,
         bytes: r.u64()?,
+        kept_days: r.u32()?,
         epochs: list(r, MOST_EPOCHS, "too many epochs", |r| Ok(Epoch { epoch: r.u32()?, start: r.u64()? }))?,
     };
     let rising = entry.epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.start < b.start);

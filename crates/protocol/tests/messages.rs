@@ -78,6 +78,7 @@ fn entry() -> impl Strategy<Value = StreamEntry> {
         stream,
         generation,
         bytes: 1000,
+        kept_days: 90,
         epochs: (0..epochs).map(|n| Epoch { epoch: n as u32 + 1, start: n as u64 * 20 }).collect(),
     })
 }
@@ -234,6 +235,7 @@ fn numbers_that_make_no_sense_are_refused() {
         stream: StreamId([0; 16]),
         generation: 1,
         bytes: 100,
+        kept_days: 90,
         epochs: vec![Epoch { epoch: 2, start: 0 }, Epoch { epoch: 1, start: 10 }],
     };
     assert!(Response::parse(Type::Stream, &Response::Stream(falling).encode()[HEAD..]).is_err());

@@ -369,6 +369,17 @@ impl<P: Pool> Engine<P> {
         (self.free_slots() as u64 * segment, u64::from(g.slots) * segment)
     }
 
+    /// Bytes of segments that each dataset has, on each disk.
+    pub fn used(&self) -> std::collections::BTreeMap<Name, u64> {
+        let segment = u64::from(self.superblock.geometry.segment_blocks) * BLOCK as u64;
+        let mut used = std::collections::BTreeMap::new();
+        for (_, s) in self.catalogue.segments.iter() {
+            let dataset = &self.catalogue.generations[s.generation as usize].dataset;
+            *used.entry(dataset.clone()).or_default() += segment;
+        }
+        used
+    }
+
     pub(crate) fn free_slots(&self) -> usize {
         let segments = &self.catalogue.segments;
         if self.superblock.geometry.loses(u64::MAX, self.current) {

@@ -43,6 +43,11 @@ impl Store {
         self.note(move |e, ticket| e.promise(&dataset, days, ticket)).await
     }
 
+    /// Bytes of segments that each dataset has.
+    pub async fn used(&self) -> Result<std::collections::BTreeMap<Name, u64>, StoreError> {
+        self.ask(|e| e.used()).await
+    }
+
     /// The generations that hold something, with their ages.
     pub async fn tenures(&self) -> Result<Vec<Tenure>, StoreError> {
         self.ask(|e| e.tenures()).await

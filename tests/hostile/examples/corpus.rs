@@ -164,7 +164,7 @@ fn responses() -> Vec<Vec<u8>> {
     let leaf = Leaf { dataset: name("land"), stream: STREAM, epoch: 1, part: range, root: end.root };
     let part = Part { index: 3, leaf, proof: vec![Hash32([6; 32]); 3], before: chain().root, frames: vec![frame] };
     let opened = Opened { handle: Handle(1), epoch: 2, closed: false, acknowledged: chain() };
-    let stream = hoidla_protocol::StreamEntry { stream: STREAM, generation: 1, bytes: 4096, epochs };
+    let stream = hoidla_protocol::StreamEntry { stream: STREAM, generation: 1, bytes: 4096, kept_days: 90, epochs };
     [
         Response::Welcome(welcome),
         Response::Opened(opened),

@@ -346,3 +346,37 @@ fn a_scrub_begins_where_it_was_longest_not() {
     let (engine, _) = world.open();
     assert_eq!(engine.unseen(3 * DAY, 64).len(), all.len(), "what is not known is checked again");
 }
+
+#[test]
+fn after_a_full_scrub_all_copies_are_equal() {
+    for seed in 0..20 {
+        let mut world = World::new(100 + seed);
+        let (mut engine, _) = world.open();
+        fill(&mut engine, 1, 30);
+        fill(&mut engine, 2, 10);
+        engine.note_powered(3).unwrap();
+        settle(&mut engine);
+        let rotten = seed as usize % 2;
+        let many = (0..40).filter_map(|_| world.disks[rotten].rot(&mut world.dice)).count();
+        assert!(many > 10);
+        let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+        let mut from = 0;
+        let mut spans = Vec::new();
+        while let Some(segment) = engine.segment(from) {
+            assert_eq!(reader.check(&segment).unwrap().damage, [""; 0], "seed {seed}");
+            assert_eq!(reader.check(&segment).unwrap().repaired, [""; 0], "seed {seed}: once is enough");
+            spans.push((segment.number(), segment.bytes()));
+            from = segment.number() + 1;
+        }
+        let geometry = LAYOUT.geometry(world.disks[0].size(), 2).unwrap();
+        for (slot, bytes) in spans {
+            let read = |place: u8| {
+                let mut all = vec![0; bytes as usize];
+                let at = geometry.segment_at(slot, place).unwrap() * BLOCK as u64;
+                world.disks[usize::from(place)].read(at, &mut all).unwrap();
+                all
+            };
+            assert!(read(0) == read(1), "seed {seed}: segment {slot}");
+        }
+    }
+}

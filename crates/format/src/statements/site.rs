@@ -70,6 +70,10 @@ pub struct Dataset {
     pub roster: Name,
     /// How many days a generation is kept at least.
     pub retention_days: u32,
+    /// The percent of each appliance's store that is kept free for it, 1 to 100; left out: its
+    /// part of a quarter of what the others leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u8>,
 }
 
 /// A store keeps its own log beside the registries: no registry may have that name.

@@ -1,0 +1,118 @@
+//! How much room each dataset may take.
+//!
+//! Promises: no dataset takes what is kept free for another, so that one rogue agent cannot fill
+//! the store for all; what is refused is refused before it is acknowledged. What nobody is kept
+//! may be used by anybody. Counted anew every few seconds, by whole segments.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use hoidla_format::{Name, statements::Dataset};
+use hoidla_protocol::{Code, Refused};
+use hoidla_uring::Store;
+
+/// One dataset's part.
+#[derive(Debug)]
+struct Part {
+    /// Thousandths of the store that are kept free for it.
+    kept: u64,
+    used: AtomicU64,
+}
+
+/// All parts.
+#[derive(Debug)]
+pub struct Shares {
+    parts: HashMap<Name, Part>,
+    capacity: AtomicU64,
+}
+
+impl Shares {
+    /// By the site file: a dataset's own share, or an equal part of a quarter of what those leave.
+    pub fn of(datasets: &[Dataset]) -> Self {
+        let said: u64 = datasets.iter().filter_map(|d| d.share).map(u64::from).sum();
+        let others = datasets.iter().filter(|d| d.share.is_none()).count().max(1) as u64;
+        let equal = 1000_u64.saturating_sub(said * 10) / 4 / others;
+        let part = |d: &Dataset| Part { kept: d.share.map_or(equal, |s| u64::from(s) * 10), used: AtomicU64::new(0) };
+        Self { parts: datasets.iter().map(|d| (d.name.clone(), part(d))).collect(), capacity: AtomicU64::new(0) }
+    }
+
+    /// Counts what the store has. If it can't be counted now, the counts stay.
+    pub async fn renew(&self, store: &Store) {
+        if let (Ok(used), Ok((_, capacity))) = (store.used().await, store.room().await) {
+            self.set(&used, capacity);
+        }
+    }
+
+    fn set(&self, used: &BTreeMap<Name, u64>, capacity: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        for (dataset, part) in &self.parts {
+            part.used.store(used.get(dataset).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes room for so many bytes of a dataset, or says why not.
+    pub fn take(&self, dataset: &Name, bytes: u64) -> Result<(), Refused> {
+        let Some(part) = self.parts.get(dataset) else { return Ok(()) };
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let of = |p: &Part| p.used.load(Ordering::Relaxed).max(capacity / 1000 * p.kept);
+        let others: u64 = self.parts.iter().filter(|(name, _)| *name != dataset).map(|(_, p)| of(p)).sum();
+        let may = capacity.saturating_sub(others).max(capacity / 1000 * part.kept);
+        if part.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= may {
+            return Ok(());
+        }
+        part.used.fetch_sub(bytes, Ordering::Relaxed);
+        let why = format!(
+            "{dataset} has {may} bytes of this store and no more: the rest is kept for other datasets; let generations end, or ask the authority for a larger share in the site file, or for more disks"
+        );
+        Err(Refused::new(Code::Full, why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(s: &str) -> Name {
+        s.parse().unwrap()
+    }
+
+    fn shares(of: &[(&str, Option<u8>)]) -> Shares {
+        let dataset = |(n, share): &(&str, Option<u8>)| Dataset {
+            name: name(n),
+            title: "x".into(),
+            roster: name("r"),
+            retention_days: 1,
+            share: *share,
+        };
+        let shares = Shares::of(&of.iter().map(dataset).collect::<Vec<_>>());
+        shares.set(&BTreeMap::new(), 1_000_000);
+        shares
+    }
+
+    /// How much a dataset gets, a thousandth at a time.
+    fn most(shares: &Shares, dataset: &str) -> u64 {
+        (0..2000).take_while(|_| shares.take(&name(dataset), 1000).is_ok()).count() as u64 * 1000
+    }
+
+    #[test]
+    fn one_dataset_cannot_fill_the_store_for_the_others() {
+        let s = shares(&[("land", None), ("people", None)]);
+        assert_eq!(most(&s, "land"), 875_000, "an eighth is kept for the other");
+        assert_eq!(s.take(&name("land"), 1000).unwrap_err().code, Code::Full);
+        assert_eq!(most(&s, "people"), 125_000, "and it gets it");
+        assert_eq!(most(&shares(&[("land", None)]), "land"), 1_000_000);
+    }
+
+    #[test]
+    fn the_site_file_s_shares_count() {
+        let s = shares(&[("land", Some(60)), ("people", Some(10)), ("state-gazette", None)]);
+        assert_eq!(most(&s, "people"), 325_000, "60 and 7.5 percent are kept for the others");
+        assert_eq!(most(&s, "land"), 600_000);
+        assert_eq!(most(&s, "state-gazette"), 75_000);
+        s.set(&BTreeMap::from([(name("land"), 0), (name("people"), 900_000)]), 1_000_000);
+        assert_eq!(most(&s, "land"), 600_000, "what was kept free stays so, whoever has taken too much before");
+        s.take(&name("unknown"), 1 << 60).expect("the door refuses unknown datasets");
+    }
+}
