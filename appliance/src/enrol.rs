@@ -12,7 +12,7 @@ use hoidla_format::{
     StreamId,
     statements::{ApplianceIdentity, Site},
 };
-use hoidla_store::{Disk as _, Layout};
+use hoidla_store::Layout;
 use hoidla_tpm::{Counter, Tpm, TpmError};
 use hoidla_uring::DiskFile;
 use hoidla_verify::PolicyRef;
@@ -170,18 +170,10 @@ fn prepare_disks(state: &State, config: &Config, identity: &ApplianceIdentity, a
         DiskFile::create(path, size)?;
     }
     let mut counters = machine::Membership(tpm.clone());
-    hoidla_uring::format(&config.disks, fresh_store(state, identity)?, layout(config)?, &mut counters)?;
-    Ok(true)
-}
-
-/// Segments of 64 MiB; smaller on small disks, so that there are some dozens of them.
-fn layout(config: &Config) -> anyhow::Result<Layout> {
-    let size = |path: &PathBuf| Ok(DiskFile::open(path)?.size());
-    let sizes = config.disks.iter().map(size).collect::<anyhow::Result<Vec<u64>>>()?;
-    let smallest = sizes.into_iter().min().unwrap_or_default();
-    let few = (smallest / 32).max(4 << 20);
     let copies = config.copies.unwrap_or(2.min(config.disks.len() as u8));
-    Ok(Layout { segment: (64 << 20).min(1 << few.ilog2()), copies, ..Layout::default() })
+    let layout = Layout { copies, ..Layout::default() };
+    hoidla_uring::format(&config.disks, fresh_store(state, identity)?, layout, &mut counters)?;
+    Ok(true)
 }
 
 /// Whether the disks hold this appliance's store.

@@ -32,6 +32,8 @@ const STREAMS: u8 = 100;
 /// Streams that are written at the same time: one of each dataset.
 const AT_ONCE: u8 = 10;
 
+/// Bytes of a segment.
+const SEGMENT: u64 = 64 << 20;
 /// What is written in full before each restart.
 const TAIL: u64 = 1 << 30;
 
@@ -43,7 +45,7 @@ pub async fn rows(folder: &Path, gib: u64, rounds: usize) -> Result<Vec<Row>> {
         File::create_new(disk)?.set_len((gib << 30) * 5 / 4 + (8 << 30) + rounds as u64 * TAIL)?;
     }
     let (counters, id) = (Memory::default(), new_store());
-    hoidla_uring::format(&disks, id, Layout::default(), &mut counters.clone())?;
+    hoidla_uring::format(&disks, id, Layout { segment: SEGMENT, ..Layout::default() }, &mut counters.clone())?;
     eprintln!("storing {gib} GiB, payload left out");
     let each = (gib << 30) / MOST_BUFFER as u64 / u64::from(STREAMS);
     let mut filler = Filler::open(cached(&disks)?, id, &counters)?;
@@ -172,7 +174,7 @@ impl Filler {
     /// Turns the holes around what was last written into zeros that lie on the disk, as in
     /// segments that were written before: recovery scans the rest of each open one.
     fn make_solid(&mut self) -> Result<()> {
-        let segment = Layout::default().segment;
+        let segment = SEGMENT;
         let mut buffer = self.pool.take(MOST_BUFFER).context("the pool has room")?;
         for disk in self.disks.iter().flatten() {
             let mut at = self.touched.0.saturating_sub(segment);

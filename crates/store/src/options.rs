@@ -3,9 +3,10 @@
 use hoidla_format::disk::{BLOCK, FRONT_BLOCKS, Geometry};
 
 /// How a store is laid out; settled when it is formatted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// Bytes of a segment, a multiple of the block; 64 MiB unless told otherwise.
+    /// Bytes of a segment, a multiple of the block; 0 picks by the disks' size: 64 MiB, smaller on
+    /// small disks so that there are some dozens, larger where there would be more than 2^18.
     pub segment: u64,
     /// Bytes of each of the two catalogue areas; 0 picks by the disks' size.
     pub catalogue: u64,
@@ -13,20 +14,20 @@ pub struct Layout {
     pub copies: u8,
 }
 
-impl Default for Layout {
-    fn default() -> Self {
-        Self { segment: 64 << 20, catalogue: 0, copies: 0 }
-    }
-}
+/// Segments of a store, roughly at most, if its layout isn't told.
+const MANY_SLOTS: u64 = 1 << 18;
 
 impl Layout {
     /// The division of `places` disks of which the smallest has `size` bytes; none if it is too
     /// small, or if there are fewer disks than copies.
     pub fn geometry(&self, size: u64, places: u8) -> Option<Geometry> {
         let block = BLOCK as u64;
-        let segment = self.segment / block;
         let room = (size / block).checked_sub(FRONT_BLOCKS)?;
         let copies = if self.copies == 0 { places } else { self.copies };
+        let segment = match self.segment {
+            0 => pick_segment(size, size.saturating_mul(places.into()) / u64::from(copies.max(1))) / block,
+            bytes => bytes / block,
+        };
         let slots_in = |blocks: u64| blocks / segment.max(1) * u64::from(places) / u64::from(copies.max(1));
         let catalogue = match self.catalogue {
             0 => (4 << 20).min(size / 16) / block + slots_in(room) / 8 + 1,
@@ -36,6 +37,13 @@ impl Layout {
         let (segment_blocks, catalogue_blocks) = (u32::try_from(segment).ok()?, u32::try_from(catalogue).ok()?);
         Geometry { places, copies, segment_blocks, catalogue_blocks, slots }.check().ok()
     }
+}
+
+/// Bytes of a segment for disks of which the smallest has `size` bytes, in a store of `all` bytes.
+fn pick_segment(size: u64, all: u64) -> u64 {
+    let few = 1 << (size / 32).max(4 << 20).ilog2();
+    let many = (all / MANY_SLOTS).max(1).next_power_of_two();
+    few.min(many.clamp(64 << 20, 4 << 30))
 }
 
 /// How the engine runs; none of it stands on disk.
@@ -160,4 +168,30 @@ pub enum Fault {
     IgnoreFences,
     /// Trusts what one copy says without its hash.
     BelieveRot,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_grow_with_the_disks() {
+        let picked = |size: u64, places, copies| {
+            let g = Layout { copies, ..Layout::default() }.geometry(size, places).unwrap();
+            (u64::from(g.segment_blocks) * BLOCK as u64 >> 20, g.slots)
+        };
+        let tib = 1u64 << 40;
+        assert_eq!(picked(256 << 20, 2, 0).0, 8);
+        assert_eq!(picked(4 << 30, 2, 0).0, 64);
+        assert_eq!(picked(tib, 2, 0).0, 64);
+        assert_eq!(picked(16 * tib, 2, 0).0, 64);
+        assert_eq!(picked(100 * tib, 2, 0).0, 512);
+        assert_eq!(picked(20 * tib, 12, 2).0, 512, "what counts is the store, not one disk");
+        for tibs in [1, 16, 17, 100, 400] {
+            let (_, slots) = picked(tibs * tib, 2, 0);
+            assert!((16_000..=MANY_SLOTS as u32).contains(&slots), "{tibs} TiB: {slots} slots");
+        }
+        assert!(Layout::default().geometry(1 << 20, 2).is_none());
+        assert_eq!(Layout { segment: 4 << 20, ..Layout::default() }.geometry(tib, 1).unwrap().segment_blocks, 1024);
+    }
 }
