@@ -1,6 +1,7 @@
 //! The command line: what is asked for, and what is said about it.
 
 use std::{
+    cell::OnceCell,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -10,7 +11,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use hoidla_cli::{NextStep, Outcome, Output, PassphraseSource, harden, human};
-use hoidla_format::{Hash32, Name, StreamId, frame::Chain, text::from_hex};
+use hoidla_format::{Hash32, Moment, Name, StreamId, frame::Chain, text::from_hex};
 use hoidla_quorum::fingerprint;
 use hoidla_snapshot::{Only, Progress};
 use serde_json::json;
@@ -171,6 +172,10 @@ struct RestoreArguments {
     /// What the agent's last push said, to refuse a copy that is behind it.
     #[arg(long, value_name = "LENGTH:ROOT", value_parser = parse_chain)]
     at_least: Option<Chain>,
+    /// The last snapshot that was signed by then, by the agent's clock, such as 2026-11-20T18:00:00Z;
+    /// if not given, the newest.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    before: Option<Moment>,
     /// The authority's digits that you compared by telephone; they must be the site file's.
     #[arg(long, value_name = "DIGITS")]
     authority: Option<String>,
@@ -181,6 +186,10 @@ struct RestoreArguments {
 /// Where a stream stands, as `--at-least` takes it: its length, and the chain's root there.
 fn written_chain(chain: Chain) -> String {
     format!("{}:{}", chain.length, chain.root)
+}
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    serde_json::from_value(json!(text)).map_err(|_| "write it as in statements: 2026-11-20T18:00:00Z".to_owned())
 }
 
 fn parse_chain(text: &str) -> Result<Chain, String> {
@@ -350,20 +359,12 @@ fn run_list(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
     let rows: Vec<Vec<String>> = streams
         .iter()
         .map(|s| {
-            let (signed, complete) =
-                signed(s.stream).map_or(("another machine's".into(), String::new()), |(s, c)| (s.to_string(), c.to_string()));
-            vec![
-                s.generation.to_string(),
-                s.stream.to_string(),
-                s.bytes.to_string(),
-                s.epochs.len().to_string(),
-                signed,
-                complete,
-                kept_words(s.kept_days),
-            ]
+            let to = |n: u64| if n == s.bytes { "all".to_owned() } else { human::bytes(n) };
+            let (signed, complete) = signed(s.stream).map_or(("elsewhere".into(), String::new()), |(s, c)| (to(s), to(c)));
+            vec![s.generation.to_string(), s.stream.to_string(), human::bytes(s.bytes), signed, complete, kept_words(s.kept_days)]
         })
         .collect();
-    screen.table(&["generation", "stream", "bytes", "epochs", "signed to", "snapshot to", "kept at least"], &rows);
+    screen.table(&["gen.", "stream", "bytes", "signed", "snapshot", "kept"], &rows);
     let value: Vec<_> = streams
         .iter()
         .map(|s| {
@@ -452,7 +453,8 @@ fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
         eprintln!("DEVELOPMENT SITE: for drills and tests, not for real registries");
     }
     let only = wish.path.clone().map_or(Only::All, Only::Path);
-    let (began, fetching, writing) = (Instant::now(), out.bytes("fetching and checking", Some(0)), out.bytes("restoring", None));
+    // A bar begins with its first byte: a restore that is refused shows none.
+    let (began, fetching, writing) = (Instant::now(), OnceCell::new(), OnceCell::new());
     let wanted = restore::Wish {
         to: &wish.to,
         only,
@@ -460,14 +462,17 @@ fn run_restore(out: Output, wish: &RestoreArguments) -> Result<Outcome> {
         generation: wish.generation,
         stream: wish.stream,
         at_least: wish.at_least,
+        before: wish.before,
     };
     let mut fetched = |n, total| {
-        fetching.total(total);
-        fetching.add(n);
+        let bar = fetching.get_or_init(|| out.bytes("fetching and checking", Some(total)));
+        bar.total(total);
+        bar.add(n);
     };
-    let done = restore::restore(&reader, (&site, &authority), &grant, &target, &wanted, &mut fetched, &mut |n| writing.add(n));
-    fetching.done();
-    writing.done();
+    let done = restore::restore(&reader, (&site, &authority), &grant, &target, &wanted, &mut fetched, &mut |n| {
+        writing.get_or_init(|| out.bytes("restoring", None)).add(n);
+    });
+    [fetching.get(), writing.get()].into_iter().flatten().for_each(hoidla_cli::Progress::done);
     let done = done?;
     let r = &done.restored;
     for note in r.notes.iter().chain(&done.warnings) {

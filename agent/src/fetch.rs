@@ -287,9 +287,17 @@ impl Opened {
     /// The newest snapshot that the grant covers, and those after it, copied in too late for it.
     /// Where it covers none, the newest, so that opening it says why not.
     pub fn newest(&self) -> Option<(End, &[End])> {
-        let covered = |end: &End| !matches!(self.epochs[end.epoch].1, Err(Sealed::NotCovered));
-        let at = self.ends.iter().rposition(covered).or(self.ends.len().checked_sub(1))?;
+        let at = self.ends.iter().rposition(|end| self.covers(end)).or(self.ends.len().checked_sub(1))?;
         Some((self.ends[at], &self.ends[at + 1..]))
+    }
+
+    /// The last snapshot that the grant covers among those signed by then.
+    pub fn last_before(&self, before: Moment) -> Option<End> {
+        self.ends.iter().rev().find(|end| end.signed_at <= before && self.covers(end)).copied()
+    }
+
+    fn covers(&self, end: &End) -> bool {
+        !matches!(self.epochs[end.epoch].1, Err(Sealed::NotCovered))
     }
 
     /// A line for each epoch that ought to open and doesn't.

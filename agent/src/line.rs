@@ -3,11 +3,13 @@
 //! when the network or the appliance was away.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Error, Result, anyhow};
+use hoidla_cli::NextStep;
 use hoidla_door::{Connection, DoorError, Identity, Target, connect};
 use hoidla_format::{Name, StreamId, frame::Chain};
 use hoidla_protocol::{Code, Health, Open, Opened, Request, Response, StreamEntry};
@@ -259,6 +261,12 @@ impl Drop for Abort {
     }
 }
 
+/// The appliance refuses this stream from now on, and says so to its own operators.
+fn alarming(e: DoorError) -> anyhow::Error {
+    let Err(e) = Err::<Infallible, _>(e).next("tell the authority, then go on with push --new-generation; what is stored stays as it is");
+    e
+}
+
 fn slow() -> Broken {
     Broken::Later(anyhow!("the appliance was silent for {} s", SILENCE.as_secs()))
 }
@@ -270,6 +278,7 @@ fn broken(e: DoorError) -> Broken {
         DoorError::Refused(r) => match r.code {
             Code::EpochClosed => Broken::Anew,
             Code::Busy | Code::Slow | Code::Failed => Broken::Later(e.into()),
+            Code::Behind | Code::Fork => Broken::Never(alarming(e)),
             _ => Broken::Never(e.into()),
         },
         _ => Broken::Never(e.into()),

@@ -48,6 +48,8 @@ pub struct Wish<'a> {
     pub stream: Option<StreamId>,
     /// Where the agent at home saw the stream stand.
     pub at_least: Option<Chain>,
+    /// The last snapshot that was signed by then; the newest if none.
+    pub before: Option<Moment>,
 }
 
 /// What came back.
@@ -86,11 +88,27 @@ pub fn restore(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     fs::create_dir_all(wish.to).with_context(|| format!("cannot make {}", wish.to.display()))?;
     let authority = (&site.statement, authority);
-    let (found, mut warnings) =
-        runtime.block_on(fetch_one(reader, authority, (target, &identity), (grant.hash, &dataset), wish, fetched))?;
+    let fetching = fetch_one(reader, authority, (target, &identity), (grant.hash, &dataset), wish, fetched);
+    let done = runtime.block_on(fetching).and_then(|(found, warnings)| write_one(found, warnings, wish, written));
+    if done.is_err() {
+        _ = fs::remove_dir(wish.to); // only if nothing is in it
+    }
+    done
+}
+
+/// Writes out the newest snapshot of what was fetched.
+fn write_one(found: Found, mut warnings: Vec<String>, wish: &Wish, written: &mut dyn FnMut(u64)) -> Result<Done> {
     let Found { stream, opened, broken } = found;
     let (end, later) = opened.newest().ok_or_else(|| no_snapshot(&opened, broken.as_deref()))?;
-    warnings.extend(still_sealed(later, wish.at_least)?);
+    let end = match wish.before {
+        None => {
+            warnings.extend(still_sealed(later, wish.at_least)?);
+            end
+        }
+        Some(before) => opened.last_before(before).ok_or_else(|| none_before(&opened, before)).next(
+            "give a later --before, or an earlier --generation",
+        )?,
+    };
     warnings.extend(opened.revoked.iter().map(|a| format!("the agent {a}, which the site file revokes, signed in this stream")));
     warnings.extend(opened.damaged());
     let address = opened.address(&end)?;
@@ -150,6 +168,11 @@ async fn fetch_one(
         passed.extend(newer);
         return Ok((Found { stream, opened, broken }, passed));
     }
+}
+
+fn none_before(opened: &Opened, before: Moment) -> anyhow::Error {
+    let earliest = opened.ends().first().map_or_else(String::new, |e| format!("; the earliest was signed {}", e.signed_at));
+    anyhow!("no snapshot that the grant covers was signed by {before}{earliest}; nothing was restored")
 }
 
 /// Snapshots copied in after the opening stay sealed: worth a warning, unless home asks for one of them.

@@ -6,11 +6,11 @@ use std::{fs, path::Path, time::Duration};
 
 use common::{Embassy, folder, name, noise, same};
 use hoidla_agent::{restore::Wish, state::State};
-use hoidla_format::{Hash32, Kind, StreamId, frame, frame::Chain};
+use hoidla_format::{Hash32, Kind, Moment, StreamId, frame, frame::Chain};
 use hoidla_snapshot::Only;
 
 fn wish(to: &Path) -> Wish<'_> {
-    Wish { to, only: Only::All, dataset: None, generation: None, stream: None, at_least: None }
+    Wish { to, only: Only::All, dataset: None, generation: None, stream: None, at_least: None, before: None }
 }
 
 fn kinds(e: &Embassy) -> Vec<(u32, Kind)> {
@@ -147,6 +147,7 @@ fn a_store_that_is_behind_raises_an_alarm() {
     e.store().only().frames.pop();
     let refused = e.push(&home, &root).err().unwrap();
     assert!(format!("{refused:#}").contains("behind"), "{refused:#}");
+    assert!(format!("{refused:#}").contains("--new-generation"), "{refused:#}");
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn what_was_acknowledged_at_home_can_be_demanded() {
     e.store().only().frames.truncate(frames);
     let refused = restore("cut", second).err().unwrap();
     assert!(format!("{refused:#}").contains("keeps something back"), "{refused:#}");
-    assert_eq!(fs::read_dir(e.path("cut")).unwrap().count(), 0, "nothing was restored");
+    assert!(!e.path("cut").exists(), "nothing was restored");
     restore("cut, and no more demanded", first).unwrap();
 }
 
@@ -364,4 +365,27 @@ fn after_the_last_epoch_comes_none() {
         let refused = format!("{:#}", e.push(&home, &root).err().unwrap());
         assert!(refused.contains("all its epochs"), "{refused}");
     }
+}
+
+#[test]
+fn an_older_snapshot_of_a_generation_can_be_chosen() {
+    let e = Embassy::new();
+    let (home, root) = (e.home("home", 3600), e.path("root"));
+    folder(&root, 18);
+    e.push(&home, &root).unwrap();
+    let between = Moment::now();
+    // The agent's clock counts seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    fs::write(root.join("later"), "written after the mistake").unwrap();
+    e.push(&home, &root).unwrap();
+    let granted = e.granted();
+    let done = e.restore_as(&granted, Wish { before: Some(between), ..wish(&e.path("before")) }).unwrap();
+    assert!(done.warnings.is_empty() && done.signed_at <= between && done.snapshot < done.signed);
+    assert!(e.path("before/root/noise").exists() && !e.path("before/root/later").exists());
+    e.restore(&granted, &e.path("newest"), Only::All).unwrap();
+    assert!(e.path("newest/root/later").exists());
+    let long_ago = Some(Moment::from_seconds(1_000_000_000));
+    let refused = e.restore_as(&granted, Wish { before: long_ago, ..wish(&e.path("none")) }).err().unwrap();
+    assert!(format!("{refused:#}").contains("the earliest was signed"), "{refused:#}");
+    assert!(!e.path("none").exists(), "no empty folder is left");
 }

@@ -21,7 +21,7 @@ use hoidla_crypto::{
 use hoidla_door::Admission;
 use hoidla_format::{
     Bytes, Hash32, Name, statement,
-    statements::{Approval, Challenge, Grant, Vault},
+    statements::{Approval, Challenge, Covers, Grant, Vault},
 };
 use hoidla_protocol::{Code, Key, Progress, Refused, Response, Type, VaultProgress};
 use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
@@ -32,6 +32,7 @@ use hoidla_verify::TpmName;
 use crate::{
     headers::{Place, wrapped_key},
     helper::{Ended, Ground, Helpers, Wrapped},
+    machine,
     papers::Papers,
 };
 
@@ -189,9 +190,22 @@ impl Ceremonies {
             Some(Covered { vault, roster })
         };
         let all: Option<Vec<Covered>> = grant.covers.iter().map(|c| covered(&c.vault)).collect();
-        all.ok_or_else(|| {
+        let all = all.ok_or_else(|| {
             refused(Code::Grant, "the appliance lacks a vault or roster that the grant covers; bring it the authority's newest papers")
-        })
+        })?;
+        // Before the quorum is spent on what cannot open.
+        let papers = &self.papers;
+        let approved = |c: &Covers| papers.release.statement.vaults.iter().any(|v| (&v.dataset, v.vault_epoch) == (&c.dataset, c.vault_epoch));
+        let dealt = |c: &Covers| papers.halves.statement.halves.iter().any(|h| h.vault == c.vault);
+        let opens = |c: &&Covers| approved(c) && dealt(c) && machine::has_half(&self.ground.state, &c.dataset, c.vault_epoch);
+        let without = grant.covers.iter().find(|c| !opens(c));
+        match without {
+            None => Ok(all),
+            Some(Covers { dataset, vault_epoch, .. }) => {
+                let why = format!("this appliance has no half of {dataset}, vault epoch {vault_epoch}, that its release approves");
+                Err(refused(Code::Grant, format!("{why}: leave it out of the grant, or run hoidlad enrol with the papers of its dealing")))
+            }
+        }
     }
 
     /// The answer to a grant whose ceremony is under way.

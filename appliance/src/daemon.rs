@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -59,7 +59,8 @@ pub struct Settings {
     pub window: u32,
     /// How long a peer may take.
     pub patience: Patience,
-    /// Connections in all, handshakes under way, from one address, of one peer.
+    /// Connections in all, handshakes under way, from one address, of one peer. A home may have all its
+    /// agents behind one address: who is through the door is bounded by its own number of connections.
     pub crowd: (usize, usize, usize, usize),
     /// How often the clocks are looked at.
     pub tick: Duration,
@@ -74,7 +75,7 @@ impl Default for Settings {
             windows: 64 << 20,
             window: 16 << 20,
             patience: Patience::default(),
-            crowd: (256, 64, 64, 4),
+            crowd: (640, 64, 640, 4),
             tick: Duration::from_secs(60),
             trays: Duration::from_secs(10),
         }
@@ -187,7 +188,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let damaged = tell(&report);
     let admission = admission(&papers)?;
     let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
-    let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone() });
+    let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone(), turn: Mutex::default() });
     tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
@@ -356,6 +357,11 @@ impl Daemon {
     /// How each disk tray was when it was last looked at.
     pub fn trays(&self) -> Vec<TrayHealth> {
         self.trays.health()
+    }
+
+    /// Bytes of windows that no connection holds.
+    pub fn windows_left(&self) -> usize {
+        self.windows.available_permits()
     }
 
     /// Asks all sessions to end, and the door to close.

@@ -65,9 +65,7 @@ fn as_before(state: &State, now: ApplianceIdentity) -> ApplianceIdentity {
 
 /// The identity's hash, as the authority's program prints it: to be compared by telephone.
 pub fn digits(identity: &ApplianceIdentity) -> String {
-    let mut hash = statement::hash(&statement::write(identity)).to_string();
-    hash.truncate(32);
-    hash
+    hoidla_quorum::fingerprint::of_hash(&statement::hash(&statement::write(identity)))
 }
 
 fn kind(tcti: &str) -> &'static str {

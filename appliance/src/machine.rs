@@ -4,7 +4,10 @@
 //! kept where no disk swap or rewind takes it back. It doesn't unseal anything:
 //! that is the helper process's ([`crate::helper`]).
 
-use std::{fs, io, sync::Arc};
+use std::{
+    fs, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context;
 use hoidla_door::{Curve, DoorKey};
@@ -51,6 +54,11 @@ pub fn keep_half(state: &State, dataset: &Name, vault_epoch: u32, blob: &Blob) -
     replace(&state.tpm().join(half_name(dataset, vault_epoch)), &blob.to_bytes())
 }
 
+/// Whether a half was imported.
+pub fn has_half(state: &State, dataset: &Name, vault_epoch: u32) -> bool {
+    state.tpm().join(half_name(dataset, vault_epoch)).is_file()
+}
+
 /// An imported half's blob.
 pub fn half(state: &State, dataset: &Name, vault_epoch: u32) -> anyhow::Result<Blob> {
     let path = state.tpm().join(half_name(dataset, vault_epoch));
@@ -66,6 +74,8 @@ pub struct NodeKey {
     pub blob: Blob,
     /// The release that permits its use.
     pub release: Approved,
+    /// One signature at a time: however many handshakes wait, an opening waits for one of them at most.
+    pub turn: Mutex<()>,
 }
 
 impl DoorKey for NodeKey {
@@ -79,7 +89,10 @@ impl DoorKey for NodeKey {
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         let digest = Sha256::digest(message).into();
-        let sign = || self.tpm.sign_with_node(&self.blob, &self.release, &digest).map_err(|e| e.to_string());
+        let sign = || {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.tpm.sign_with_node(&self.blob, &self.release, &digest).map_err(|e| e.to_string())
+        };
         let raw = off_the_runtime(sign)?;
         let signature = p256::ecdsa::Signature::from_slice(&raw).map_err(|e| e.to_string())?;
         Ok(signature.to_der().as_bytes().to_vec())

@@ -93,3 +93,18 @@ async fn sealing_stops_an_opening_and_spares_its_successor() {
     drop((a, daemon));
     served.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_could_not_open_is_refused_before_its_quorum_is_asked() {
+    let e = Embassy::new(64 << 20);
+    let running = e.start().await;
+    let mut alpha = running.enter(&e.home.custodian("alpha").1).await.unwrap();
+    let reader = ReaderKeys::from_seed(&Secret::random());
+    propose(&mut alpha, &grant(&e, &reader, 60, &["land"])).await.expect("its half is there");
+    fs::remove_file(e.state().tpm().join("half-land-1.bin")).unwrap();
+    let refused = propose(&mut alpha, &grant(&e, &reader, 60, &["people", "land"])).await.unwrap_err();
+    assert!(refused.to_string().contains("no half of land, vault epoch 1"), "{refused}");
+    assert_eq!(code(refused), Code::Grant);
+    propose(&mut alpha, &grant(&e, &reader, 60, &["people"])).await.expect("the other vault's is there");
+    running.stop().await;
+}

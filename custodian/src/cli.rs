@@ -188,7 +188,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             let note = keys.signing_key().sign_statement(name.as_str(), &grant);
             new::write(&out, note.as_bytes(), 0o644)?;
             let signed = read_grant(&out, &known)?;
-            output.say(page(&known, compared, &signed, None).screen().text());
+            output.say(page(&known, compared, &signed, None, false).screen().text());
             let text = format!("\nwrote {}; send it to the other custodians and the reader", out.display());
             output.result(&json!({ "grant": signed.hash, "file": out }), text)?;
             Ok(Outcome::Done)
@@ -247,17 +247,25 @@ fn run_confirm(me: &Me, papers: &[PathBuf], output: &Output) -> Result<Outcome> 
     let standing = trust::check(&me.key, &name, &keys, &known)?;
     let confirmed = confirm::confirm(&name, &keys, &papers)?;
     let door = |d| if d == VaultDoor::Quorum { "quorum" } else { "recovery" };
-    let word = |c: &confirm::Confirmed| if c.error.is_none() { "your share opens" } else { "DOES NOT OPEN" };
+    let word = |c: &confirm::Confirmed| match c {
+        c if !c.tried => "not tried",
+        c if c.error.is_none() => "your share opens",
+        _ => "DOES NOT OPEN",
+    };
     let row = |c: &confirm::Confirmed| vec![c.dataset.to_string(), c.vault_epoch.to_string(), door(c.door).to_owned(), word(c).to_owned()];
     let mut screen = Screen::new();
     screen.heading(&format!("{name}: shares at {}", known.site.statement.site));
     screen.table(&["dataset", "vault epoch", "door", ""], &confirmed.iter().map(row).collect::<Vec<_>>());
     let failures: Vec<_> = confirmed.iter().filter_map(|c| c.error.as_ref()).collect();
-    for why in &failures {
+    let untried = !failures.is_empty() && confirmed.iter().all(|c| c.tried == c.error.is_none());
+    for why in confirmed.iter().filter(|c| c.tried).filter_map(|c| c.error.as_ref()) {
         screen.gap().item(why);
     }
     screen.gap().words(&format!("authority: {}", known.fingerprint()));
     match (failures.is_empty(), standing) {
+        (false, _) if untried => {
+            screen.words("Nothing is wrong yet: give the folder with the vault-... certificates too (the authority's public folder), so that these envelopes can be tried.");
+        }
         (false, _) => {
             screen.words("Tell the authority before anything is sealed to these vaults.");
         }
@@ -303,7 +311,7 @@ fn run_approve(me: &Me, grant: &std::path::Path, yes: bool, output: &Output) -> 
     let mut door = Door::enter(&known, &grant.statement.appliance, &name, &keys)?;
     let challenged = door.propose(&known, &grant)?;
     let papers = door.papers(&known)?;
-    output.say(page(&known, true, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers))).screen().text());
+    output.say(page(&known, true, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers)), true).screen().text());
     if !yes && !confirm_typed("", "yes")? {
         output.say("Nothing was approved; your share stayed here.");
         return Ok(Outcome::No);
@@ -315,13 +323,13 @@ fn run_approve(me: &Me, grant: &std::path::Path, yes: bool, output: &Output) -> 
     Ok(Outcome::Done)
 }
 
-fn page<'a>(known: &'a Known, compared: bool, grant: &'a Signed<Grant>, asked: Option<&'a Asked<'a>>) -> Page<'a> {
-    Page { site: &known.site.statement, authority: known.fingerprint(), compared, grant, asked }
+fn page<'a>(known: &'a Known, compared: bool, grant: &'a Signed<Grant>, asked: Option<&'a Asked<'a>>, decides: bool) -> Page<'a> {
+    Page { site: &known.site.statement, authority: known.fingerprint(), compared, grant, asked, decides }
 }
 
 /// The result of a review.
 fn show(known: &Known, compared: bool, grant: &Signed<Grant>, asked: Option<&Asked<'_>>, output: &Output) -> Result<Outcome> {
-    let page = page(known, compared, grant, asked);
+    let page = page(known, compared, grant, asked, false);
     let (hash, purpose, warnings) = (grant.hash, &grant.statement.purpose, page.warnings());
     let mut value = json!({ "grant": hash, "purpose": purpose, "authority": page.authority, "warnings": warnings });
     if let Some(asked) = asked {

@@ -24,6 +24,8 @@ pub struct Confirmed {
     pub index: u8,
     /// Why it doesn't open; none if it does.
     pub error: Option<String>,
+    /// Whether it could be tried: the vault certificate was among the files.
+    pub tried: bool,
 }
 
 /// Tries all own envelopes among the papers.
@@ -37,7 +39,8 @@ pub fn confirm(name: &Name, keys: &CustodianKeys, papers: &Papers) -> Result<Vec
             None => Some("the vault certificate it belongs to is not among the files".to_owned()),
             Some(vault) => share::own(name, keys, vault, e).err().map(|e| format!("{:#}", e)),
         };
-        out.push(Confirmed { dataset: e.dataset.clone(), vault_epoch: e.vault_epoch, door: e.door, index: sent.index, error });
+        let (dataset, tried) = (e.dataset.clone(), vault.is_some());
+        out.push(Confirmed { dataset, vault_epoch: e.vault_epoch, door: e.door, index: sent.index, error, tried });
     }
     out.sort_by(|a, b| (&a.dataset, a.vault_epoch).cmp(&(&b.dataset, b.vault_epoch)));
     if out.is_empty() {

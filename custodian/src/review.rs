@@ -39,9 +39,12 @@ pub struct Page<'a> {
     pub grant: &'a Signed<Grant>,
     /// What the appliance said, once connected.
     pub asked: Option<&'a Asked<'a>>,
+    /// Whether a yes to this page hands over the share.
+    pub decides: bool,
 }
 
-const MEANING: &str = "A yes hands over your share, for this grant alone. What is read cannot be made unread. In doubt, telephone the others and compare the digits.";
+const CONSEQUENCE: &str = "A yes hands over your share, for this grant alone.";
+const MEANING: &str = "What is read cannot be made unread. In doubt, telephone the others and compare the digits.";
 
 impl Page<'_> {
     /// The page itself.
@@ -67,7 +70,8 @@ impl Page<'_> {
                 screen.item(w);
             });
         }
-        screen.gap().words(MEANING);
+        let consequence = if self.decides { format!("{CONSEQUENCE} {MEANING}") } else { MEANING.to_owned() };
+        screen.gap().words(&consequence);
         screen
     }
 

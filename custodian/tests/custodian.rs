@@ -359,7 +359,7 @@ fn a_lying_appliance_gets_no_share() {
 
 /// A page as [`review`] shows it.
 fn page<'a>(stage: &'a Stage, grant: &'a Signed<Grant>, asked: Option<&'a Asked<'a>>) -> Page<'a> {
-    Page { site: &stage.known.site.statement, authority: stage.known.fingerprint(), compared: true, grant, asked }
+    Page { site: &stage.known.site.statement, authority: stage.known.fingerprint(), compared: true, grant, asked, decides: true }
 }
 
 #[test]
@@ -408,7 +408,7 @@ fn the_page_counts_vault_epochs() {
     let stage = Stage::new();
     let mut grant = stage.grant(&[&stage.deal("land", 1), &stage.deal("land", 2), &stage.deal("court", 1)]);
     let shown = |site: &Site, grant: &Signed<Grant>| {
-        let page = Page { site, authority: String::new(), compared: true, grant, asked: None };
+        let page = Page { site, authority: String::new(), compared: true, grant, asked: None, decides: false };
         page.screen().text().lines().find(|l| l.contains("registries  ")).unwrap().trim().to_owned()
     };
     let mut site = stage.known.site.statement.clone();

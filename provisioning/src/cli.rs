@@ -323,7 +323,7 @@ fn sign_roster(home: &Home, request: &roster::Request, passphrase: &PassphraseSo
         screen.field(card.name.as_str(), &fingerprint::of_card(card));
     }
     screen.gap().words(&format!("hash {hash}"));
-    screen.gap().words("The hash stands in site.toml now. Next: hoidla-provision site sign");
+    screen.gap().words(&format!("The hash stands in site.toml now. Next: hoidla-provision --home {} site sign", home.dir().display()));
     let value = json!({ "roster": signed.name, "hash": hash, "quorum": m, "custodians": names(&signed.custodians),
         "recovery_quorum": rm, "recovery": names(&signed.recovery), "file": home.roster(&signed.name) });
     output.result(&value, screen.text())
@@ -344,7 +344,7 @@ fn run_deal(home: &Home, request: &deal::Request, passphrase: &PassphraseSource,
     screen.heading("Dealt").table(&["dataset", "vault epoch", "opens", "recovers"], &rows).gap();
     screen.words(&format!("{} quorums were tried, and every one opens.", dealt.tested)).words("Halves for:");
     for (name, identity) in &dealt.appliances {
-        screen.item(&format!("{name}, identity {}", &identity.to_string()[..32]));
+        screen.item(&format!("{name}, identity {}", fingerprint::of_hash(identity)));
     }
     screen.words("Compare these digits with the engineer's by telephone: whoever made up an identity would hold its half.");
     screen.words("Next: let each custodian confirm that theirs opens, then sign a release and enrol.");
@@ -358,7 +358,7 @@ fn run_enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource, outpu
     let mut screen = Screen::new();
     screen.heading(&format!("Enrolled: {appliance}"));
     screen.field("TPM", "trusted on first use");
-    screen.words(&format!("identity {}", enrolment.identity));
+    screen.words(&format!("identity {}", fingerprint::of_hash(&enrolment.identity)));
     screen.gap();
     screen.words("Nobody has proven that this TPM is a genuine one: whoever handed over the identity file could have made it up. That is good enough for a drill.");
     screen.words(&format!("Next: carry {} to the appliance and run hoidlad enrol there.", home.public().display()));

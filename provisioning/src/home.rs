@@ -58,6 +58,16 @@ impl Home {
         Self(folder.to_owned())
     }
 
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// Vault epochs that were ever retired, `DATASET:EPOCH` a line: a release names only what it approves.
+    pub fn retired(&self) -> PathBuf {
+        self.0.join("retired.txt")
+    }
+
     /// The site file that a person edits.
     pub fn site_toml(&self) -> PathBuf {
         self.0.join("site.toml")
@@ -170,7 +180,7 @@ impl Home {
         let path = self.site();
         let bytes = fs::read(&path)
             .with_context(|| format!("cannot read {}", path.display()))
-            .next("sign the site file first: hoidla-provision site sign")?;
+            .next(format!("sign the site file first: hoidla-provision --home {} site sign", self.dir().display()))?;
         open_site(&bytes).with_context(|| path.display().to_string())
     }
 

@@ -4,9 +4,13 @@
 //! counter. A vault epoch that is left out is retired once the appliances' counters move on;
 //! this program only signs, `hoidlad` moves them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hoidla_cli::{NextStep, PassphraseSource};
 use hoidla_crypto::sign::Signed;
 use hoidla_format::{
@@ -31,14 +35,36 @@ pub fn sign(home: &Home, name: &Name, pcrs: &Path, retire: &[(Name, u32)], passp
     }
     let releases = home.releases(&keys.verifying())?;
     let last = releases.last().map(|r| &r.statement);
-    // What an earlier release has retired stays so.
-    let vaults = dealt.into_iter().filter(|v| !retire.contains(v) && !retired(&releases, &v.0, v.1)).collect();
+    // What was retired once stays so, even if no release had named it yet.
+    let before = retired_before(home)?;
+    let gone = |v: &(Name, u32)| retire.contains(v) || before.contains(v) || retired(&releases, &v.0, v.1);
+    let vaults = dealt.into_iter().filter(|v| !gone(v)).collect();
     let counter = home.identities(&site)?.iter().map(|i| i.release_counter).max().unwrap_or(0);
     let epoch = last.map_or(1, |r| r.epoch + 1).max(counter);
     let release =
         approve(&keys.release, Terms { site: site.site, name: name.clone(), development: site.development, epoch, pcrs, vaults })?;
+    note_retired(home, before, retire)?;
     write_new(&home.release(epoch), keys.sign(&release)?.as_bytes())?;
     Ok(release)
+}
+
+fn retired_before(home: &Home) -> Result<BTreeSet<(Name, u32)>> {
+    let path = home.retired();
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let all: Result<_, _> = text.lines().map(vault_epoch).collect();
+    all.map_err(|e| anyhow!("{}: {e}", path.display())).next("each line is a retired DATASET:EPOCH; mend the line, don't remove it")
+}
+
+fn note_retired(home: &Home, mut all: BTreeSet<(Name, u32)>, more: &[(Name, u32)]) -> Result<()> {
+    if more.is_empty() {
+        return Ok(());
+    }
+    all.extend(more.iter().cloned());
+    let text: String = all.iter().map(|(dataset, epoch)| format!("{dataset}:{epoch}\n")).collect();
+    fs::write(home.retired(), text).with_context(|| format!("cannot write {}", home.retired().display()))
 }
 
 /// Whether a vault epoch was retired: a release approved it, and the newest (they come in order) doesn't.
@@ -49,7 +75,9 @@ pub fn retired(releases: &[Signed<Release>], dataset: &Name, vault_epoch: u32) -
 
 /// PCR values as JSON: `{"4": "64 hexadecimal digits", "11": "...", ...}`.
 fn read_pcrs(path: &Path) -> Result<Vec<PcrValue>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}", path.display()))
+        .next("write the image's measurements into it: {\"4\": \"<64 hexadecimal digits>\", \"11\": ..., \"12\": ..., \"13\": ...}")?;
     parse_pcrs(&text)
         .with_context(|| path.display().to_string())
         .next("write it like {\"4\": \"<64 hexadecimal digits>\", \"11\": ..., \"12\": ..., \"13\": ...}")

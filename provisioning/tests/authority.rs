@@ -414,6 +414,12 @@ fn what_a_release_has_retired_stays_retired() {
     assert_eq!((vaults(&first), vaults(&second), vaults(&third)), (vec![1], vec![2], vec![2]));
     assert_eq!((first.epoch, second.epoch, third.epoch), (7, 8, 9));
     assert!(told(sign(&[(name("population"), 5)])).contains("no vault epoch 5"));
+    // Even one that no release has named.
+    stage.deal(&["population"], None, false).unwrap();
+    assert_eq!(vaults(&sign(&[(name("population"), 3)]).unwrap()), [2]);
+    assert_eq!(vaults(&sign(&[]).unwrap()), [2]);
+    fs::write(stage.home.retired(), "population\n").unwrap();
+    assert!(told(sign(&[])).contains("DATASET:EPOCH"));
 }
 
 #[test]

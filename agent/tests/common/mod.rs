@@ -341,7 +341,7 @@ impl Embassy {
     }
 
     pub fn restore(&self, granted: &(Reader, String), to: &Path, only: Only) -> anyhow::Result<restore::Done> {
-        self.restore_as(granted, restore::Wish { to, only, dataset: None, generation: None, stream: None, at_least: None })
+        self.restore_as(granted, restore::Wish { to, only, dataset: None, generation: None, stream: None, at_least: None, before: None })
     }
 
     pub fn restore_as(&self, (reader, grant): &(Reader, String), wish: restore::Wish) -> anyhow::Result<restore::Done> {

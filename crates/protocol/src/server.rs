@@ -107,8 +107,8 @@ impl ServerSession {
             return Err(Refused::new(Code::Order, "an append that leaves a gap"));
         }
         if head.offset == s.next {
-            let epoch_fits =
-                if s.closed || s.epoch == 0 { head.epoch == s.epoch + 1 } else { (s.epoch..=s.epoch + 1).contains(&head.epoch) };
+            let goes_on = !s.closed && s.epoch > 0 && head.epoch == s.epoch;
+            let epoch_fits = goes_on || s.epoch.checked_add(1) == Some(head.epoch);
             if !epoch_fits {
                 return Err(Refused::new(Code::Order, format!("epoch {} cannot follow epoch {} here", head.epoch, s.epoch)));
             }

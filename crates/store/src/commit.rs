@@ -70,8 +70,7 @@ impl<P: Pool> Engine<P> {
         }
         self.work_on_fences();
         self.work_on_job();
-        self.prewrite();
-        self.prewrite_on();
+        self.yield_slot();
         let _ = self.write_tiles(false); // what is refused now is due again at the next turn
         let idle = self.flying.is_empty() && self.building.drafts.is_empty();
         if idle && self.marked < self.content {

@@ -14,7 +14,7 @@ use hoidla_format::disk::{
 use crate::{
     checkpoint::Items,
     commit::{Purpose, Step},
-    device::{Buffer, MOST_BUFFER, Pool},
+    device::{Buffer, Pool},
     engine::{Engine, places},
     options::Fault,
 };
@@ -218,40 +218,6 @@ impl<P: Pool> Engine<P> {
             }
         }
         true
-    }
-
-    /// Writes zeros into fresh slots of the reserve before they are taken, so that live
-    /// writes overwrite blocks. One slot at a time, out of reach until it is done.
-    pub(crate) fn prewrite(&mut self) {
-        if !self.options.prewrite || self.space.prewriting.is_some() {
-            return;
-        }
-        let fresh = |s: &u32| *s >= self.catalogue.fresh && !self.space.prewritten.contains(s);
-        // The next to be taken is left alone: a live write must not wait.
-        let Some(at) = self.space.reserve.iter().skip(1).position(fresh) else { return };
-        let Some(slot) = self.space.reserve.remove(at + 1) else { return };
-        self.space.prewriting = Some((slot, 0));
-        self.prewrite_on();
-    }
-
-    /// The next stretch of zeros, once every current copy has the last.
-    pub(crate) fn prewrite_on(&mut self) {
-        let Some((slot, block)) = self.space.prewriting else { return };
-        if self.awaited.values().any(|a| a.purpose == Purpose::Prewrite) {
-            return;
-        }
-        let left = self.superblock.geometry.segment_blocks - block;
-        if left == 0 {
-            self.space.prewriting = None;
-            self.space.prewritten.insert(slot);
-            self.space.reserve.push_front(slot);
-            return;
-        }
-        let len = (left as usize * BLOCK).min(MOST_BUFFER);
-        let Some(mut buffer) = self.pool.take(len) else { return };
-        buffer.as_mut()[..len].fill(0);
-        self.space.prewriting = Some((slot, block + (len / BLOCK) as u32));
-        self.write_segment(slot, block, &buffer.freeze(len), Purpose::Prewrite);
     }
 
     fn end_job(&mut self, job: &Job<P>) {

@@ -21,6 +21,7 @@ mod logged;
 mod open;
 mod options;
 mod place;
+mod prewrite;
 mod proofs;
 mod read;
 mod rebuild;

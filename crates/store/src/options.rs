@@ -68,7 +68,7 @@ pub struct Options {
     pub rebuild: bool,
     /// Open even if some segments have no copy on the disks that are here: what they held is lost.
     pub accept_loss: bool,
-    /// Write zeros into segments before their first use, in the background.
+    /// Write zeros into segments before their first use, when whoever drives the engine is idle.
     pub prewrite: bool,
     /// Levels of the log's tree in a tile, so that few leaves make many tiles.
     #[cfg(feature = "faults")]
@@ -90,7 +90,7 @@ impl Default for Options {
             openers: 8,
             rebuild: true,
             accept_loss: false,
-            prewrite: false,
+            prewrite: true,
             #[cfg(feature = "faults")]
             tile_height: crate::tiles::HEIGHT,
             #[cfg(feature = "faults")]

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
+    time::Duration,
 };
 
 use hoidla_format::StreamId;
@@ -24,6 +25,8 @@ use crate::{
 
 /// Commands taken in one turn, before the ring gets its due.
 const TURN: usize = 256;
+/// So long must nothing happen before a stretch of a segment is pre-written; it also paces that.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// What an append comes to.
 pub(crate) enum Took {
@@ -164,8 +167,9 @@ impl Driver {
             self.board.asleep.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst); // that we sleep is visible before we look at the channel a last time
             let more = self.held.is_none() && !self.left_alone && !self.commands.is_empty();
-            if !more {
-                self.ring.wait(&mut done)?;
+            let idle = self.ring.under_way() == 0 && self.engine.can_prewrite();
+            if !more && !self.ring.wait(&mut done, idle.then_some(IDLE))? {
+                self.engine.prewrite();
             }
             self.board.asleep.store(false, Ordering::SeqCst);
             for (id, outcome) in done.drain(..) {

@@ -10,6 +10,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
+    time::Duration,
 };
 
 use hoidla_store::{Op, Request};
@@ -150,15 +151,16 @@ impl Ring {
     }
 
     /// Submits all that may be submitted and waits until something is done, or a wake-up
-    /// came; then adds what is done to `done`.
-    pub fn wait(&mut self, done: &mut Vec<Done>) -> Result<(), RingError> {
+    /// came, or `patience` is over; then adds what is done to `done`. Whether anything came.
+    pub fn wait(&mut self, done: &mut Vec<Done>, patience: Option<Duration>) -> Result<bool, RingError> {
         self.launch();
+        let mut came = true;
         if self.done.is_empty() {
-            self.enter(1)?;
+            came = self.enter(1, patience)?;
             self.reap();
         }
         done.append(&mut self.done);
-        Ok(())
+        Ok(came)
     }
 
     fn launch(&mut self) {
@@ -193,12 +195,19 @@ impl Ring {
         unsafe { self.ring.submission().push(entry) }.expect("the queue has room for every flight and the wake-up");
     }
 
-    fn enter(&mut self, want: usize) -> Result<(), RingError> {
+    /// Whether so many completions came within `patience`.
+    fn enter(&mut self, want: usize, patience: Option<Duration>) -> Result<bool, RingError> {
+        let time = patience.map(|p| types::Timespec::new().sec(p.as_secs()).nsec(p.subsec_nanos()));
         loop {
-            match self.ring.submit_and_wait(want) {
+            let entered = match &time {
+                Some(time) => self.ring.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(time)),
+                None => self.ring.submit_and_wait(want),
+            };
+            match entered {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.raw_os_error() == Some(libc::ETIME) => return Ok(false),
                 Err(e) => return Err(RingError::Running(e)),
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(true),
             }
         }
     }
@@ -249,7 +258,7 @@ impl Drop for Ring {
         self.line.clear();
         let _ = self.wake.write(1);
         while self.wake_pending || self.idle.len() < DEPTH {
-            if self.enter(1).is_err() {
+            if self.enter(1, None).is_err() {
                 // The kernel may still write from this memory: better lost than given back.
                 self.flights.drain(..).for_each(std::mem::forget);
                 std::mem::forget(std::mem::replace(&mut self.wake_count, Box::new([0; 8])));

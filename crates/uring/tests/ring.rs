@@ -34,10 +34,10 @@ fn flush(id: u64, disk: u8) -> Request<Buffers> {
 fn finish(ring: &mut Ring) -> Vec<(u64, Result<usize, String>)> {
     let mut done = Vec::new();
     while ring.under_way() > 0 {
-        ring.wait(&mut done).unwrap();
+        ring.wait(&mut done, None).unwrap();
     }
     if done.is_empty() {
-        ring.wait(&mut done).unwrap();
+        ring.wait(&mut done, None).unwrap();
     }
     let mut done: Vec<_> = done.into_iter().map(|(id, r)| (id, r.map_err(|e| e.to_string()))).collect();
     done.sort_by_key(|d| d.0);
@@ -107,7 +107,7 @@ fn a_dropped_ring_lets_go_of_memory_only_after_the_kernel_did() {
         let mut ring = Ring::new(vec![Some(a.clone())], &pool).unwrap();
         (0..4).for_each(|id| ring.push(write(id, 0, id << 20, &blocks(&pool, MOST_BUFFER, round))));
         ring.push(flush(9, 7)); // fails at once, so that the wait below submits all and waits for none
-        ring.wait(&mut Vec::new()).unwrap();
+        ring.wait(&mut Vec::new(), None).unwrap();
         drop(ring);
         assert!((0..4).map(|_| pool.take(MOST_BUFFER)).collect::<Option<Vec<_>>>().is_some(), "round {round}");
     }
@@ -126,7 +126,7 @@ fn another_thread_wakes_a_waiting_ring() {
             waker.write(1).unwrap();
         });
         let mut done = Vec::new();
-        ring.wait(&mut done).unwrap();
+        ring.wait(&mut done, None).unwrap();
         other.join().unwrap();
         assert!(done.is_empty());
     }

@@ -37,7 +37,7 @@ fn without_locked_memory_writing_works_and_the_remedy_is_named() {
     buffer.as_mut().fill(9);
     ring.push(Request { id: 1, disk: 0, op: Op::Write { at: 8192, blocks: buffer.freeze(BLOCK) } });
     let mut done = Vec::new();
-    ring.wait(&mut done).unwrap();
+    ring.wait(&mut done, None).unwrap();
     assert!(matches!(done[..], [(1, Ok(BLOCK))]), "{done:?}");
     let mut back = pool.take(BLOCK).unwrap();
     disk.read(8192, back.as_mut()).unwrap();

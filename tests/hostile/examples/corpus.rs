@@ -279,6 +279,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "request" => requests(),
         "response" => responses(),
         "append" => vec![[&append.bytes()[..], &message_frame()].concat()],
+        "server_session" => fixed::server_seeds(),
+        "client_session" => fixed::client_seeds(),
         "key_file" => {
             let secret = Secret::filled(|b| b.fill(7));
             vec![KeyFile::protect_at(Cost::LEAST, Role::Reader, &name("echo"), &secret, "correct horse").expect("a key file")]

@@ -9,11 +9,13 @@
 
 mod audit;
 mod binary;
+mod sessions;
 mod statements;
 
 /// The keys and ids that the corpus was made with.
 pub mod fixed {
     pub use crate::binary::{custodian, sealer, share_id};
+    pub use crate::sessions::{client_seeds, server_seeds};
     pub use crate::statements::signer;
 }
 
@@ -53,6 +55,8 @@ pub const TARGETS: &[Target] = &[
     target("request", binary::request, 3000),
     target("response", binary::response, 3000),
     target("append", binary::append, 3000),
+    target("server_session", sessions::server_session, 20_000),
+    target("client_session", sessions::client_session, 20_000),
     target("key_file", binary::key_file, 3000),
     target("envelope", binary::envelope, 100),
     target("sealed_message", binary::sealed_message, 2000),

@@ -36,6 +36,8 @@ struct Comparison<'a> {
     /// Which first name each inode had, on either side.
     first_names: [BTreeMap<(u64, u64), PathBuf>; 2],
     progress: &'a dyn Fn(u64),
+    /// What is compared at once, of either side.
+    buffers: [Vec<u8>; 2],
 }
 
 const MOST_DIFFERENCES: usize = 20;
@@ -46,7 +48,8 @@ const MOST_DIFFERENCES: usize = 20;
 /// # Errors
 /// If either side cannot be read.
 pub fn compare(left: &Path, right: &Path, progress: &dyn Fn(u64)) -> Result<(Compared, Vec<String>)> {
-    let mut c = Comparison { compared: Compared::default(), differences: Vec::new(), first_names: Default::default(), progress };
+    let buffers = [vec![0; 1 << 18], vec![0; 1 << 18]];
+    let mut c = Comparison { compared: Compared::default(), differences: Vec::new(), first_names: Default::default(), progress, buffers };
     c.entry(left, right, Path::new("."))?;
     Ok((c.compared, c.differences))
 }
@@ -131,10 +134,10 @@ impl Comparison<'_> {
 
     fn bytes(&mut self, left: &Path, right: &Path, at: &Path) -> Result<()> {
         let (mut l, mut r) = (File::open(left)?, File::open(right)?);
-        let (mut a, mut b) = (vec![0; 1 << 18], vec![0; 1 << 18]);
         let mut offset = 0;
         loop {
-            let (n, m) = (fill(&mut l, &mut a)?, fill(&mut r, &mut b)?);
+            let [a, b] = &mut self.buffers;
+            let (n, m) = (fill(&mut l, a)?, fill(&mut r, b)?);
             if a[..n] != b[..m] {
                 let first = a[..n].iter().zip(&b[..m]).take_while(|(x, y)| x == y).count();
                 self.differs(at, format_args!("content differs at byte {}", offset + first));

@@ -8,10 +8,13 @@ use std::{
 };
 
 use hoidla_journey::{
-    Answer, Narrator, Stage, sample,
+    Answer, Narrator, Stage,
+    compare::compare,
+    sample,
     stage::{CUSTODIANS, DISKS},
     story,
 };
+use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 
 fn json(answer: &Answer) -> Value {
@@ -51,6 +54,7 @@ fn days_at_home_and_in_the_embassy() {
 
     the_next_push_sends_what_is_new(&stage, &registry);
     one_path_comes_back_and_sealing_ends_it(&mut stage);
+    a_hundred_thousand_files(&mut stage, scratch.path());
     what_is_wrong_is_refused_in_words(&stage);
     rot_on_one_disk_is_repaired_without_keys(&mut stage);
     with_one_disk_it_goes_on_and_says_so(&mut stage, &registry);
@@ -77,6 +81,51 @@ fn one_path_comes_back_and_sealing_ends_it(stage: &mut Stage) {
     stage.custodian("echo", "seal", &[], "").unwrap();
     let answer = stage.restore("laptop/sealed").unwrap();
     assert!(answer.code != 0 && answer.err.contains("refused"), "{}", answer.err);
+}
+
+const FILES: u64 = 100_000;
+const FOLDERS: u64 = 200;
+
+fn a_hundred_thousand_files(stage: &mut Stage, beside: &Path) {
+    let scratch = quick_scratch(beside);
+    let many = scratch.path().join("many");
+    make_many(&many);
+    let path = many.to_str().unwrap();
+    let first = push(stage, path, "");
+    assert_eq!(first["entries"].as_u64(), Some(FILES + FOLDERS + 1), "{first}");
+    fs::write(many.join("district 7/7.txt"), "an entry that was corrected").unwrap();
+    let second = push(stage, path, "");
+    assert_eq!((&second["generation"], &second["entries"]), (&first["generation"], &first["entries"]));
+    let sent = |push: &Value| push["sealed_bytes"].as_u64().unwrap();
+    assert!(sent(&second) * 8 < sent(&first), "one line was new:\n{first}\n{second}");
+
+    opened(stage, "A drill with many files.");
+    let back = scratch.path().join("back");
+    let answer = stage.restore(back.to_str().unwrap()).unwrap();
+    assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
+    let (compared, differences) = compare(&many, &back.join("many"), &|_| ()).unwrap();
+    assert_eq!(differences, Vec::<String>::new());
+    assert_eq!((compared.files, compared.folders), (FILES, FOLDERS + 1));
+}
+
+/// In memory if there is room for it: so many small files take some disks minutes to make and delete.
+fn quick_scratch(beside: &Path) -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let room = statvfs(memory).map_or(0, |s| s.blocks_available() * s.fragment_size());
+    let place = if room > 1 << 30 { memory } else { beside };
+    tempfile::Builder::new().prefix("journey-").tempdir_in(place).unwrap()
+}
+
+/// Every fourth file has a line of its own; the others are empty, since what counts here is their number.
+fn make_many(folder: &Path) {
+    for d in 0..FOLDERS {
+        let folder = folder.join(format!("district {d}"));
+        fs::create_dir_all(&folder).unwrap();
+        for i in (d..FILES).step_by(FOLDERS as usize) {
+            let content = if i % 4 == 0 { format!("entry {i} of the register, {}", i * 7919) } else { String::new() };
+            fs::write(folder.join(format!("{i}.txt")), content).unwrap();
+        }
+    }
 }
 
 fn what_is_wrong_is_refused_in_words(stage: &Stage) {

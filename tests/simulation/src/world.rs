@@ -146,6 +146,7 @@ impl World {
 
     /// Takes what the store wants done.
     fn hand_out(&mut self) {
+        self.store().prewrite();
         while let Some(request) = self.store().next_request() {
             self.say(|| format!("  {request:?}"));
             self.outstanding.push(request);
