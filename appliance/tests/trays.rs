@@ -27,7 +27,7 @@ fn put(at: &Path, size: u64, write: impl Fn(&fs::File)) {
 
 async fn until(running: &Running, what: &str, wanted: impl Fn(&[hoidlad::trays::TrayHealth]) -> bool) -> Vec<hoidlad::trays::TrayHealth> {
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(60) {
+    while began.elapsed() < Duration::from_secs(240) {
         let trays = running.daemon.trays();
         if wanted(&trays) {
             return trays;
