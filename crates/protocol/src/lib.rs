@@ -9,20 +9,30 @@
 //! The layout stands in `docs/formats/protocol.md`.
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod audit;
 pub mod client;
+mod fault;
 pub mod message;
+pub mod outbox;
 pub mod refusal;
 pub mod request;
 pub mod response;
 pub mod role;
 pub mod server;
+pub mod writers;
 
+pub use answers::Answers;
 pub use audit::{Part, Prove, Witness};
 pub use client::ClientSession;
+#[cfg(feature = "faults")]
+pub use fault::Fault;
+pub use fault::Faulty;
 pub use message::{HEAD, HELLO, Handle, Head, Type};
+pub use outbox::{Framed, Odd, Outbox};
 pub use refusal::{Code, Refused};
 pub use request::{AppendHead, Open, Read, Request};
 pub use response::{DataHead, Epoch, Health, Key, Opened, Progress, Response, StreamEntry, VaultProgress, Welcome};
 pub use role::Role;
 pub use server::ServerSession;
+pub use writers::{Hold, Writers};

@@ -31,7 +31,7 @@ pub struct OpenStream {
 }
 
 /// One connection as the appliance sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerSession {
     role: Role,
     window: u64,
@@ -44,6 +44,11 @@ impl ServerSession {
     /// A session of a peer that the door admitted, with so many bytes of window.
     pub fn new(role: Role, window: u32) -> Self {
         Self { role, window: window.into(), used: 0, streams: HashMap::new(), last_handle: 0 }
+    }
+
+    /// Bytes of appends that may be under way.
+    pub fn window(&self) -> u64 {
+        self.window
     }
 
     /// Who the peer is.

@@ -1,12 +1,12 @@
 //! What must hold, each by its name. `docs/reliability.md` lists them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hoidla_format::Hash32;
 use hoidla_log::{Frontier, verify_consistency, verify_inclusion};
 use hoidla_store::{Acknowledged, Asked, Checked, Engine, Opened, Reader};
 
-use crate::{memory::Memory, model::Model, world::Waits};
+use crate::{disk::SimDisk, memory::Memory, model::Model, sessions::MARKER, world::Waits};
 
 /// A broken invariant: its name, and how.
 pub type Broken = (&'static str, String);
@@ -60,6 +60,15 @@ pub fn loss_is_told(unreadable: usize, checked: &Checked) -> Result<(), Broken> 
         return Err(("damage never cut", format!("{unreadable} records cannot be read, and verification finds no damage")));
     }
     Ok(())
+}
+
+/// *no plaintext*: what agents seal is on no disk. That it is in no message is checked as
+/// each is sent.
+pub fn sealed(disks: &[Arc<SimDisk>]) -> Result<(), Broken> {
+    match disks.iter().find(|d| d.holds(MARKER)) {
+        Some(_) => Err(("no plaintext", "a disk holds what an agent sealed".into())),
+        None => Ok(()),
+    }
 }
 
 /// *memory bounded*: at rest the engine holds no buffer but the one that zeros come from.

@@ -25,6 +25,7 @@ mod opening;
 pub mod plan;
 pub mod schedule;
 pub mod seeds;
+pub mod sessions;
 pub mod shrink;
 pub mod soak;
 pub mod tally;

@@ -1,8 +1,10 @@
 //! Deliberate mistakes, each of which the simulation must find.
 
-use hoidla_store::Fault;
+use hoidla_protocol::Fault as Session;
+use hoidla_store::Fault as Store;
 
 use crate::{
+    plan::Mistake,
     schedule::{Failure, Schedule},
     shrink::outcome,
 };
@@ -10,34 +12,50 @@ use crate::{
 /// A mistake, and what it is in words.
 pub struct Mutant {
     /// The mistake.
-    pub fault: Fault,
+    pub mistake: Mistake,
     /// In words.
     pub says: &'static str,
 }
 
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
-    Mutant { fault: Fault::AcknowledgeBeforeFlush, says: "acknowledged before the flush" },
-    Mutant { fault: Fault::NoFlush, says: "a missing flush" },
-    Mutant { fault: Fault::OneCopyIsEnough, says: "one copy taken for all" },
-    Mutant { fault: Fault::MarkTooHigh, says: "a mark that is too high" },
-    Mutant { fault: Fault::TrustStaleDisk, says: "a stale disk trusted" },
-    Mutant { fault: Fault::KeepMembership, says: "membership left as it was" },
-    Mutant { fault: Fault::CutTooMuch, says: "a cut of too much" },
-    Mutant { fault: Fault::CutTooLittle, says: "a cut of too little" },
-    Mutant { fault: Fault::KeepOnOneCopy, says: "recovery leaves copies apart" },
-    Mutant { fault: Fault::ReuseBeforeCheckpoint, says: "a slot reused too early" },
-    Mutant { fault: Fault::RetireTooEarly, says: "a segment retired before its records moved" },
-    Mutant { fault: Fault::SameRunAgain, says: "a run without a number of its own" },
-    Mutant { fault: Fault::IgnoreFailedFlush, says: "a failed flush ignored" },
-    Mutant { fault: Fault::ForkUnseen, says: "a fork let through" },
-    Mutant { fault: Fault::CountTooEarly, says: "a disk counts before it is rebuilt" },
-    Mutant { fault: Fault::ForgetJoining, says: "new writes don't go to a disk that is rebuilt" },
-    Mutant { fault: Fault::BelieveJoining, says: "a disk is believed while it is rebuilt" },
-    Mutant { fault: Fault::BelieveRot, says: "rot believed" },
+    store(Store::AcknowledgeBeforeFlush, "acknowledged before the flush"),
+    store(Store::NoFlush, "a missing flush"),
+    store(Store::OneCopyIsEnough, "one copy taken for all"),
+    store(Store::MarkTooHigh, "a mark that is too high"),
+    store(Store::TrustStaleDisk, "a stale disk trusted"),
+    store(Store::KeepMembership, "membership left as it was"),
+    store(Store::CutTooMuch, "a cut of too much"),
+    store(Store::CutTooLittle, "a cut of too little"),
+    store(Store::KeepOnOneCopy, "recovery leaves copies apart"),
+    store(Store::ReuseBeforeCheckpoint, "a slot reused too early"),
+    store(Store::RetireTooEarly, "a segment retired before its records moved"),
+    store(Store::SameRunAgain, "a run without a number of its own"),
+    store(Store::IgnoreFailedFlush, "a failed flush ignored"),
+    store(Store::ForkUnseen, "a fork let through"),
+    store(Store::CountTooEarly, "a disk counts before it is rebuilt"),
+    store(Store::ForgetJoining, "new writes don't go to a disk that is rebuilt"),
+    store(Store::BelieveJoining, "a disk is believed while it is rebuilt"),
+    store(Store::BelieveRot, "rot believed"),
+    session(Session::AnswerAtOnce, "acknowledged when handed to the store"),
+    session(Session::AnswerOutOfOrder, "acknowledged out of order"),
+    session(Session::KeepWindow, "window not given back"),
+    session(Session::StaleWriter, "a stale writer not shut out"),
+    session(Session::TakeOverAtOnce, "a stream taken over too early"),
+    session(Session::ReconcileOffByOne, "reconciled one frame too far"),
+    session(Session::ReconcileUnseen, "other bytes in the embassy unseen"),
+    session(Session::LossUnseen, "a lost spool unseen"),
 ];
+
+const fn store(fault: Store, says: &'static str) -> Mutant {
+    Mutant { mistake: Mistake::Store(fault), says }
+}
+
+const fn session(fault: Session, says: &'static str) -> Mutant {
+    Mutant { mistake: Mistake::Session(fault), says }
+}
 
 /// The first seed that finds the mistake, of so many, and how.
 pub fn hunt(mutant: &Mutant, seeds: u64) -> Option<(u64, Failure)> {
-    (0..seeds).find_map(|seed| Some((seed, outcome(&Schedule::from(seed), Some(mutant.fault)).err()?)))
+    (0..seeds).find_map(|seed| Some((seed, outcome(&Schedule::from(seed), Some(mutant.mistake)).err()?)))
 }

@@ -26,6 +26,7 @@ impl World {
         }
         self.engine = None;
         self.waits.clear();
+        self.sessions.iter_mut().for_each(crate::sessions::Sessions::crash);
         if power && self.dice.one_in(16) {
             self.say(|| "the catalogues are lost on every disk: they are a cache".into());
             self.disks.iter().for_each(|d| d.power_cycle(&mut self.dice));

@@ -3,9 +3,30 @@
 //! The line between what must be survived and what must only be reported is drawn here
 //! and nowhere else; `docs/reliability.md` says it in words.
 
-use hoidla_store::{BLOCK, Fault, Layout, Options};
+use hoidla_store::{BLOCK, Layout, Options};
 
 use crate::dice::Dice;
+
+/// A deliberate mistake: of the store, or of a session above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// In the engine, its opening or its reader.
+    Store(hoidla_store::Fault),
+    /// In a session, on either side.
+    Session(hoidla_protocol::Fault),
+}
+
+impl Mistake {
+    /// The store's, if it is one.
+    pub fn store(self) -> Option<hoidla_store::Fault> {
+        if let Self::Store(fault) = self { Some(fault) } else { None }
+    }
+
+    /// The sessions', if it is one.
+    pub fn session(self) -> Option<hoidla_protocol::Fault> {
+        if let Self::Session(fault) = self { Some(fault) } else { None }
+    }
+}
 
 /// Which disks the world is unkind to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +69,8 @@ pub struct Plan {
     pub media: Media,
     /// A disk whose requests are carried out late.
     pub slow: Option<usize>,
+    /// How many agents copy in over the network; none: the store is driven by itself.
+    pub agents: u64,
     /// How the engine runs.
     pub options: Options,
     /// How many steps the schedule has.
@@ -56,21 +79,21 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed.
-    pub fn of(dice: &mut Dice, seed: u64, fault: Option<Fault>) -> Self {
+    pub fn of(dice: &mut Dice, seed: u64, mistake: Option<Mistake>) -> Self {
         let (disks, copies) = disks_and_copies(&mut Dice::new(seed, DISKS));
-        let mut options = Options {
+        let options = Options {
             commit_bytes: 4096 << dice.below(6),
             depth: 1 + dice.below(3) as usize,
             open_segments: 2 + dice.below(3) as usize,
             checkpoint_commits: 2 << dice.below(6),
-            piece: BLOCK,
-            fence: 1,
+            piece: BLOCK << dice.below(3),
+            fence: 1 << dice.below(4),
             openers: 1,
             rebuild: true,
             accept_loss: false,
             prewrite: dice.one_in(3),
             tile_height: 2,
-            fault,
+            fault: mistake.and_then(Mistake::store),
         };
         let weak = dice.below(u64::from(disks)) as usize;
         let media = match dice.below(12) {
@@ -80,10 +103,9 @@ impl Plan {
             _ => Media::Weak(weak),
         };
         let slow = dice.one_in(4).then(|| dice.below(u64::from(disks)) as usize);
-        let steps = 20 + dice.below(100) as u32;
-        options.piece <<= dice.below(3);
-        options.fence <<= dice.below(4);
-        Self { disks, copies, media, slow, options, steps }
+        let agents = if dice.one_in(3) { 1 + dice.below(4) } else { 0 };
+        let steps = (20 + dice.below(100) as u32) * if agents > 0 { 3 } else { 1 };
+        Self { disks, copies, media, slow, agents, options, steps }
     }
 
     /// How the store is laid out.

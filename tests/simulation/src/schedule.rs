@@ -1,8 +1,13 @@
 //! One schedule: what a seed makes happen, step by step.
 
-use hoidla_store::Fault;
-
-use crate::{dice::Dice, invariants::Broken, tally::Tally, trace::Trace, world::World};
+use crate::{
+    dice::Dice,
+    invariants::{self, Broken},
+    plan::Mistake,
+    tally::Tally,
+    trace::Trace,
+    world::World,
+};
 
 /// A seed, and which of its steps are played: all of them, but where a failure was made small.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +45,15 @@ impl std::fmt::Display for Failure {
 
 /// What can be done in a step, each with its share of all throws.
 type Act = fn(&mut World) -> Result<(), Broken>;
-const ACTS: &[(u64, &str, Act)] = &[
-    (400, "submit", World::submit),
+type Acts = &'static [(u64, &'static str, Act)];
+
+/// What happens to the machine, whoever drives it.
+const MACHINE: Acts = &[
     (320, "carry out", |w| {
         let n = 1 + w.dice.below(16);
         w.pump(n)
     }),
     (40, "close an epoch", World::close_epoch),
-    (40, "submit again", World::submit_again),
     (50, "power cut", |w| w.crash(true)),
     (30, "program killed", |w| w.crash(false)),
     (25, "rot", World::rot),
@@ -55,7 +61,6 @@ const ACTS: &[(u64, &str, Act)] = &[
     (10, "lying disk", World::lie),
     (10, "failing disk", World::break_disk),
     (8, "rewound disk", World::rewind),
-    (20, "loss on every disk", World::lose_everywhere),
     (4, "throttled counter", World::throttle),
     (40, "swap in", World::swap_in),
     (60, "rebuild", World::rebuild),
@@ -66,19 +71,37 @@ const ACTS: &[(u64, &str, Act)] = &[
         w.drain()?;
         w.check_copies()
     }),
-    (10, "present", World::present),
     (10, "drain", World::drain),
 ];
 
+/// The store, driven by itself.
+const STORE: Acts = &[
+    (400, "submit", World::submit),
+    (40, "submit again", World::submit_again),
+    (10, "present", World::present),
+    (20, "loss on every disk", World::lose_everywhere),
+];
+
+/// The store, driven by agents over the network.
+const AGENTS: Acts = &[
+    (300, "seal", World::seal),
+    (700, "deliver", World::deliver),
+    (60, "agent acts", World::agent_acts),
+    (30, "cut line", World::cut_line),
+    (30, "call again", World::call_again),
+    (20, "agent crashes", World::agent_crashes),
+    (30, "agent saves", World::agent_saves),
+];
+
 /// Plays a schedule.
-pub fn play(schedule: &Schedule, fault: Option<Fault>, trace: Trace) -> Result<(Tally, Trace), Failure> {
+pub fn play(schedule: &Schedule, mistake: Option<Mistake>, trace: Trace) -> Result<(Tally, Trace), Failure> {
     let mut step = 0;
     let mut played = Vec::new();
     let failed = |step, played, (invariant, why)| {
         let schedule = Schedule { seed: schedule.seed, steps: Some(played) };
         Failure { schedule, step, invariant, why }
     };
-    let mut world = World::new(schedule.seed, fault, trace).map_err(|b| failed(0, Vec::new(), b))?;
+    let mut world = World::new(schedule.seed, mistake, trace).map_err(|b| failed(0, Vec::new(), b))?;
     let mut run = || {
         let steps = schedule.steps.clone().unwrap_or_else(|| (1..=world.plan.steps).collect());
         for n in steps {
@@ -96,8 +119,10 @@ pub fn play(schedule: &Schedule, fault: Option<Fault>, trace: Trace) -> Result<(
 
 fn one_step(world: &mut World, seed: u64, step: u32) -> Result<(), Broken> {
     world.dice = Dice::new(seed, step);
-    let mut at = world.dice.below(ACTS.iter().map(|a| a.0).sum());
-    for (share, name, act) in ACTS {
+    let acts = || MACHINE.iter().chain(if world.sessions.is_some() { AGENTS } else { STORE });
+    let acts: Vec<_> = acts().collect();
+    let mut at = world.dice.below(acts.iter().map(|a| a.0).sum());
+    for (share, name, act) in acts {
         if at < *share {
             world.say(|| format!("{step}: {name}"));
             return act(world);
@@ -111,9 +136,13 @@ fn the_end(world: &mut World, seed: u64) -> Result<(), Broken> {
     world.dice = Dice::new(seed, u32::MAX);
     world.say(|| "the end: drain, check, cut the power, check again".into());
     world.drain()?;
+    if world.sessions.is_some() {
+        world.all_get_through()?;
+    }
     world.check_all()?;
     world.crash(true)?;
     world.rebuild_all()?;
     world.check_all()?;
-    world.check_copies()
+    world.check_copies()?;
+    invariants::sealed(&world.disks)
 }

@@ -6,9 +6,8 @@ use std::{
     sync::Once,
 };
 
-use hoidla_store::Fault;
-
 use crate::{
+    plan::Mistake,
     schedule::{Failure, Schedule, play},
     tally::Tally,
     trace::Trace,
@@ -22,7 +21,7 @@ thread_local! {
 }
 
 /// Plays a schedule; a check of the engine's own that fails is a broken invariant, too.
-pub fn outcome(schedule: &Schedule, fault: Option<Fault>) -> Result<Tally, Failure> {
+pub fn outcome(schedule: &Schedule, mistake: Option<Mistake>) -> Result<Tally, Failure> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();
@@ -33,7 +32,7 @@ pub fn outcome(schedule: &Schedule, fault: Option<Fault>) -> Result<Tally, Failu
         }));
     });
     QUIET.set(true);
-    let played = panic::catch_unwind(AssertUnwindSafe(|| play(schedule, fault, Trace::Silent)));
+    let played = panic::catch_unwind(AssertUnwindSafe(|| play(schedule, mistake, Trace::Silent)));
     QUIET.set(false);
     match played {
         Ok(played) => played.map(|(tally, _)| tally),
@@ -46,9 +45,9 @@ pub fn outcome(schedule: &Schedule, fault: Option<Fault>) -> Result<Tally, Failu
 }
 
 /// The failure with as few steps as leaving out finds.
-pub fn shrink(failure: Failure, fault: Option<Fault>) -> Failure {
+pub fn shrink(failure: Failure, mistake: Option<Mistake>) -> Failure {
     let mut best = failure;
-    let mut steps = best.schedule.steps.clone().unwrap_or_else(|| (1..=200).collect());
+    let mut steps = best.schedule.steps.clone().unwrap_or_else(|| (1..=400).collect());
     let (mut chunk, mut tries) = (steps.len().div_ceil(2), 0);
     while chunk > 0 && tries < MOST_TRIES {
         let mut at = 0;
@@ -57,7 +56,7 @@ pub fn shrink(failure: Failure, fault: Option<Fault>) -> Failure {
             fewer.drain(at..(at + chunk).min(steps.len()));
             tries += 1;
             let schedule = Schedule { seed: best.schedule.seed, steps: Some(fewer) };
-            match outcome(&schedule, fault) {
+            match outcome(&schedule, mistake) {
                 Err(again) if again.invariant == best.invariant => {
                     steps = again.schedule.steps.clone().unwrap_or_default();
                     best = again;

@@ -17,7 +17,8 @@ use crate::{
     invariants::{self, Broken},
     memory::Memory,
     model::Model,
-    plan::{CATALOGUE, Plan},
+    plan::{CATALOGUE, Mistake, Plan},
+    sessions::Sessions,
     tally::Tally,
     trace::Trace,
 };
@@ -72,6 +73,8 @@ pub struct World {
     pub spoiled: bool,
     /// The places that were current when the store last ran.
     pub current: BTreeSet<u8>,
+    /// The agents and their connections, where there are any.
+    pub sessions: Option<Sessions>,
     /// What happened.
     pub tally: Tally,
     /// What is told of it.
@@ -80,12 +83,14 @@ pub struct World {
 
 impl World {
     /// A freshly formatted store, opened.
-    pub fn new(seed: u64, fault: Option<Fault>, trace: Trace) -> Result<Self, Broken> {
+    pub fn new(seed: u64, mistake: Option<Mistake>, trace: Trace) -> Result<Self, Broken> {
         let mut dice = Dice::new(seed, 0);
-        let plan = Plan::of(&mut dice, seed, fault);
+        let plan = Plan::of(&mut dice, seed, mistake);
         let power = Power::stays();
         let disks = (0..plan.disks).map(|i| Arc::new(SimDisk::new(&format!("disk {i}"), plan.size(), power.clone()))).collect();
+        let sessions = (plan.agents > 0).then(|| Sessions::new(plan.agents, mistake));
         let mut world = Self {
+            sessions,
             dice,
             plan,
             power,
@@ -204,6 +209,7 @@ impl World {
                     invariants::answer(&a, waits.as_ref(), &self.model)?;
                     self.model.log = Some((a.log_size, a.log_root));
                     self.model.acknowledge(a.stream, a.end);
+                    self.sessions.iter_mut().for_each(|s| s.acknowledged(a.ticket, a.log_size));
                 }
                 Event::Noted { ticket } => match self.waits.remove(&ticket) {
                     Some(Waits::Close(id, epoch)) => self.model.close(id, epoch),
@@ -222,7 +228,8 @@ impl World {
                 Event::Stopped { why } => return Err(("progress", format!("the store stopped: {why}"))),
             }
         }
-        invariants::state(self.engine.as_ref().expect("the store runs"), &self.model)
+        invariants::state(self.engine.as_ref().expect("the store runs"), &self.model)?;
+        self.tend_gates()
     }
 
     /// Checks everything that holds at any time.

@@ -29,9 +29,9 @@ fn a_failure_is_made_small_and_is_still_the_same() {
     let mutant = &MUTANTS[0];
     let (_, failure) = hunt(mutant, SEEDS).expect("it is found");
     let before = failure.schedule.steps.as_ref().map_or(0, Vec::len);
-    let small = shrink(failure.clone(), Some(mutant.fault));
+    let small = shrink(failure.clone(), Some(mutant.mistake));
     let after = small.schedule.steps.as_ref().map_or(0, Vec::len);
     assert!(after <= before.min(20), "{before} steps became {after}");
-    let again = outcome(&small.schedule, Some(mutant.fault)).expect_err("it fails again");
+    let again = outcome(&small.schedule, Some(mutant.mistake)).expect_err("it fails again");
     assert_eq!((again.invariant, again.why), (failure.invariant, small.why));
 }

@@ -2,4 +2,4 @@
 
 mod keeper;
 mod rebuilder;
-mod writer;
+pub(crate) mod writer;

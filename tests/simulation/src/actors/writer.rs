@@ -77,7 +77,8 @@ impl World {
         Ok(outcome)
     }
 
-    fn record(&self, id: StreamId, epoch: u32, offset: u64, bytes: &[u8], mut buffer: Page) -> Record<Memory> {
+    /// A record of a stream that the model knows.
+    pub fn record(&self, id: StreamId, epoch: u32, offset: u64, bytes: &[u8], mut buffer: Page) -> Record<Memory> {
         let generation = self.model.streams[&id].generation.clone();
         buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
         let blocks = hoidla_store::Buffer::freeze(buffer, bytes.len());
@@ -118,10 +119,14 @@ impl World {
         }
     }
 
-    /// Closes the epoch that a stream is in.
+    /// Closes the epoch that a stream is in; where agents are, the one that the store holds, as
+    /// an opening does.
     pub fn close_epoch(&mut self) -> Result<(), Broken> {
         let Some(id) = self.pick_stream() else { return Ok(()) };
-        let epoch = self.model.streams[&id].epoch;
+        let epoch = if self.sessions.is_some() { self.store().state(id).map_or(0, |s| s.epoch) } else { self.model.streams[&id].epoch };
+        if epoch == 0 {
+            return Ok(());
+        }
         let ticket = self.ticket(Waits::Close(id, epoch));
         let outcome = self.store().close_epoch(id, epoch, ticket);
         self.say(|| format!("close #{ticket} {id} epoch {epoch}: {outcome:?}"));
