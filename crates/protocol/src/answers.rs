@@ -71,10 +71,6 @@ impl Answers {
 
     /// What to tell the peer next, if the first that waits is settled.
     pub fn next(&mut self, session: &mut ServerSession) -> Option<Vec<Response>> {
-        let any = self.faulty.is(Fault::AnswerOutOfOrder);
-        if any && let Some(at) = self.waiting.iter().position(|w| w.outcome.is_some()) {
-            self.waiting.swap(0, at);
-        }
         let Waiting { append, frame, outcome } = self.waiting.pop_front_if(|w| w.outcome.is_some())?;
         self.first += 1;
         let mut answers = Vec::new();
@@ -92,8 +88,9 @@ impl Answers {
         match outcome {
             Ok(log_size) => {
                 self.log_size = log_size.unwrap_or(0).max(self.log_size);
+                let last = self.waiting.iter().filter_map(|w| w.append).rfind(|a| a.0 == handle && self.faulty.is(Fault::AnswerTooFar));
                 let kept = self.kept.entry(handle).or_default();
-                *kept = end.max(*kept);
+                *kept = last.map_or(end, |(_, last)| last).max(*kept);
                 Some(Response::Acknowledged { handle, before: *kept, log_size: self.log_size })
             }
             Err(refused) => session.refuse(handle).then(|| Response::Refused(refused.about(handle))),

@@ -4,8 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "faults"), allow(dead_code, unreachable_pub))]
 pub enum Fault {
-    /// Acknowledges an append before those that came before it.
-    AnswerOutOfOrder,
+    /// Acknowledges with one append whatever was sent after it.
+    AnswerTooFar,
     /// Acknowledges an append when it is handed to the store.
     AnswerAtOnce,
     /// Never gives the window back.
@@ -16,8 +16,6 @@ pub enum Fault {
     TakeOverAtOnce,
     /// Takes the frame after the one that the embassy stands at for acknowledged.
     ReconcileOffByOne,
-    /// Doesn't compare what the embassy holds with what was sent.
-    ReconcileUnseen,
     /// Goes on after a lost spool where that ended.
     LossUnseen,
 }

@@ -99,18 +99,14 @@ impl<F: Framed> Outbox<F> {
         let i = self.frames.iter().position(|f| f.after().length == stands.length);
         let frame = match i {
             Some(i) => &self.frames[i],
-            None if stands.length == self.acknowledged.length => return self.other(stands),
+            None if stands.length == self.acknowledged.length => return Err(Odd::OtherBytes),
             None => return Err(Odd::HalfAFrame(stands.length)),
         };
         if frame.after() != stands {
-            return self.other(stands);
+            return Err(Odd::OtherBytes);
         }
         let next = i.and_then(|i| self.frames.get(i + 1)).filter(|_| self.faulty.is(Fault::ReconcileOffByOne));
         Ok(Some(next.unwrap_or(frame).after().length))
-    }
-
-    fn other(&self, stands: Chain) -> Result<Option<u64>, Odd> {
-        if self.faulty.is(Fault::ReconcileUnseen) { Ok(Some(stands.length)) } else { Err(Odd::OtherBytes) }
     }
 
     /// Begins anew where the stream stands; gives what was kept.

@@ -38,12 +38,11 @@ pub const MUTANTS: &[Mutant] = &[
     store(Store::BelieveJoining, "a disk is believed while it is rebuilt"),
     store(Store::BelieveRot, "rot believed"),
     session(Session::AnswerAtOnce, "acknowledged when handed to the store"),
-    session(Session::AnswerOutOfOrder, "acknowledged out of order"),
+    session(Session::AnswerTooFar, "acknowledged with all that came after"),
     session(Session::KeepWindow, "window not given back"),
     session(Session::StaleWriter, "a stale writer not shut out"),
     session(Session::TakeOverAtOnce, "a stream taken over too early"),
     session(Session::ReconcileOffByOne, "reconciled one frame too far"),
-    session(Session::ReconcileUnseen, "other bytes in the embassy unseen"),
     session(Session::LossUnseen, "a lost spool unseen"),
 ];
 

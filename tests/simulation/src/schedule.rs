@@ -90,6 +90,7 @@ const AGENTS: Acts = &[
     (30, "cut line", World::cut_line),
     (30, "call again", World::call_again),
     (20, "agent crashes", World::agent_crashes),
+    (20, "agent crashes while it sends", World::agent_crashes_while_it_sends),
     (30, "agent saves", World::agent_saves),
 ];
 

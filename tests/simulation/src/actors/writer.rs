@@ -174,8 +174,11 @@ impl World {
         Ok(())
     }
 
-    /// Lifts all alarms.
+    /// Lifts all alarms, once those just raised are noted.
     pub fn readmit_all(&mut self) -> Result<(), Broken> {
+        if self.model.lost {
+            self.drain()?;
+        }
         let ids: Vec<_> = self.model.streams.keys().copied().collect();
         for id in ids {
             if self.store().state(id).is_some_and(|s| s.alarm.is_some()) {

@@ -43,9 +43,10 @@ struct Arguments {
     /// How many threads play; all cores unless told.
     #[arg(long)]
     threads: Option<usize>,
-    /// Let the engine make each known mistake, and print which seed finds it by which invariant.
-    #[arg(long, conflicts_with_all = ["schedule", "seeds", "hours"])]
-    mutants: bool,
+    /// Let the code make each known mistake, or those whose words contain WORDS, and print which seed
+    /// finds it by which invariant.
+    #[arg(long, conflicts_with_all = ["schedule", "seeds", "hours"], num_args = 0..=1, default_missing_value = "", value_name = "WORDS")]
+    mutants: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -61,8 +62,8 @@ fn main() -> ExitCode {
 
 fn run(a: &Arguments) -> Result<bool> {
     let threads = a.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    if a.mutants {
-        return Ok(mutants());
+    if let Some(words) = &a.mutants {
+        return Ok(mutants(words));
     }
     if let Some(hours) = a.hours {
         let time = Duration::try_from_secs_f64(hours * 3600.0).context("write the hours as a number, such as 0.5")?;
@@ -110,10 +111,10 @@ fn tell_small(failure: Failure) {
     println!("keep it in tests/simulation/seeds.txt: {} # {}: {}", small.schedule, small.invariant, small.why);
 }
 
-fn mutants() -> bool {
+fn mutants(words: &str) -> bool {
     println!("{:46} {:>5}  found by", "mistake", "seed");
     let mut all = true;
-    for mutant in MUTANTS {
+    for mutant in MUTANTS.iter().filter(|m| m.says.contains(words)) {
         match hunt(mutant, 2000) {
             Some((seed, failure)) => println!("{:46} {seed:>5}  {}", mutant.says, failure.invariant),
             None => {

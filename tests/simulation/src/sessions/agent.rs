@@ -161,6 +161,10 @@ impl World {
     /// An agent seals some messages, as far as its spool has room.
     pub fn seal(&mut self) -> Result<(), Broken> {
         let n = self.pick_agent();
+        self.seal_and_send(n)
+    }
+
+    fn seal_and_send(&mut self, n: usize) -> Result<(), Broken> {
         for _ in 0..1 + self.dice.below(5) {
             let len = if self.dice.one_in(8) { 1 + self.dice.below(20_000) } else { 1 + self.dice.below(2000) };
             let mut plain = MARKER.to_vec();
@@ -218,6 +222,27 @@ impl World {
         let sessions = self.sessions.as_mut().expect("agents are there");
         sessions.agents[n].crash(&mut self.dice);
         Ok(())
+    }
+
+    /// An agent's machine crashes in the middle of sending and comes back at once: what the old
+    /// connection holds arrives before, between or after what the new one says.
+    pub fn agent_crashes_while_it_sends(&mut self) -> Result<(), Broken> {
+        let n = self.pick_agent();
+        self.seal_and_send(n)?;
+        let (old, bytes) = (self.sessions().agents[n].line(), self.dice.below(10_000) as usize);
+        old.map_or(Ok(()), |old| self.to_gate(old, bytes))?;
+        self.tally.count("agents crashed", 1);
+        let sessions = self.sessions.as_mut().expect("agents are there");
+        sessions.agents[n].crash(&mut self.dice);
+        self.agent_turn(n)?;
+        let new = self.sessions().agents[n].line().expect("it just called");
+        for _ in 0..3 {
+            self.to_gate(new, usize::MAX)?;
+            self.to_agent(new, usize::MAX)?;
+        }
+        self.seal_and_send(n)?;
+        old.map_or(Ok(()), |old| self.to_gate(old, usize::MAX))?;
+        self.to_gate(new, usize::MAX)
     }
 
     /// An agent writes down what is acknowledged.
