@@ -361,7 +361,14 @@ fn run_list(out: Output, arguments: &HomeArguments) -> Result<Outcome> {
         .map(|s| {
             let to = |n: u64| if n == s.bytes { "all".to_owned() } else { human::bytes(n) };
             let (signed, complete) = signed(s.stream).map_or(("elsewhere".into(), String::new()), |(s, c)| (to(s), to(c)));
-            vec![s.generation.to_string(), s.stream.to_string(), human::bytes(s.bytes), signed, complete, kept_words(s.kept_days).replace(" of running", "")]
+            vec![
+                s.generation.to_string(),
+                s.stream.to_string(),
+                human::bytes(s.bytes),
+                signed,
+                complete,
+                kept_words(s.kept_days).replace(" of running", ""),
+            ]
         })
         .collect();
     screen.table(&["gen.", "stream", "bytes", "signed", "snapshot", "kept running"], &rows);

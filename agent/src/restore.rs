@@ -105,9 +105,10 @@ fn write_one(found: Found, mut warnings: Vec<String>, wish: &Wish, written: &mut
             warnings.extend(still_sealed(later, wish.at_least)?);
             end
         }
-        Some(before) => opened.last_before(before).ok_or_else(|| none_before(&opened, before)).next(
-            "give a later --before, or an earlier --generation",
-        )?,
+        Some(before) => opened
+            .last_before(before)
+            .ok_or_else(|| none_before(&opened, before))
+            .next("give a later --before, or an earlier --generation")?,
     };
     warnings.extend(opened.revoked.iter().map(|a| format!("the agent {a}, which the site file revokes, signed in this stream")));
     warnings.extend(opened.damaged());

@@ -17,8 +17,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
-use hoidla_format::{Malformed, frame::Chain};
+use anyhow::{Context, Result};
+use hoidla_format::frame::Chain;
+use hoidla_protocol::{Faulty, Framed, Outbox};
 use tokio::sync::Notify;
 
 use part::{Part, release};
@@ -89,9 +90,18 @@ impl Kept {
     }
 }
 
+impl Framed for Kept {
+    fn offset(&self) -> u64 {
+        self.about.offset
+    }
+
+    fn after(&self) -> Chain {
+        self.about.after
+    }
+}
+
 struct Inner {
-    frames: VecDeque<Kept>,
-    acknowledged: Chain,
+    frames: Outbox<Kept>,
     writing: Option<(Arc<Part>, u64)>,
     bytes: u64,
     in_memory: usize,
@@ -113,12 +123,8 @@ struct Inner {
 }
 
 impl Inner {
-    fn end(&self) -> Chain {
-        self.frames.back().map_or(self.acknowledged, |k| k.about.after)
-    }
-
     fn has_room(&self, limit: u64) -> bool {
-        let ahead = self.taken.map_or(0, |taken| self.end().length.saturating_sub(taken));
+        let ahead = self.taken.map_or(0, |taken| self.frames.end().length.saturating_sub(taken));
         self.bytes < limit && ahead < AHEAD
     }
 }
@@ -157,8 +163,7 @@ impl Spool {
     pub fn open(dir: &Path, acknowledged: Chain, limit: u64) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let mut inner = Inner {
-            frames: VecDeque::new(),
-            acknowledged,
+            frames: Outbox::new(acknowledged, Faulty::default()),
             writing: None,
             bytes: 0,
             in_memory: 0,
@@ -180,7 +185,7 @@ impl Spool {
             // What doesn't go on from the chain is dropped, and its file with it.
             part.frames(&mut chain, |about, at| {
                 inner.bytes += u64::from(about.len);
-                inner.frames.push_back(Kept { about, memory: None, file: part.clone(), at });
+                inner.frames.push(Kept { about, memory: None, file: part.clone(), at });
             });
             inner.parts = inner.parts.max(part.number().map_or(0, |n| n + 1));
             release(part);
@@ -194,28 +199,28 @@ impl Spool {
 
     /// The chain at the end of what was sealed.
     pub fn end(&self) -> Chain {
-        self.lock().end()
+        self.lock().frames.end()
     }
 
     /// What is acknowledged.
     pub fn acknowledged(&self) -> Chain {
-        self.lock().acknowledged
+        self.lock().frames.acknowledged()
     }
 
     /// Frames and bytes that are not.
     pub fn pending(&self) -> (usize, u64) {
         let inner = self.lock();
-        (inner.frames.len(), inner.bytes)
+        (inner.frames.frames().len(), inner.bytes)
     }
 
     /// The last frame's epoch, if there is a frame.
     pub fn last_epoch(&self) -> Option<u32> {
-        self.lock().frames.back().map(|k| k.about.epoch)
+        self.lock().frames.frames().back().map(|k| k.about.epoch)
     }
 
     /// The messages that it holds: run, and one more than the last number.
     pub fn messages(&self) -> Option<(u32, u32)> {
-        self.lock().frames.iter().rev().find_map(|k| match k.about.what {
+        self.lock().frames.frames().iter().rev().find_map(|k| match k.about.what {
             What::Message { run, number } => Some((run, number + 1)),
             _ => None,
         })
@@ -260,7 +265,7 @@ impl Spool {
             inner.in_memory += bytes.len();
         }
         let at = next - u64::from(about.len);
-        inner.frames.push_back(Kept { about, memory: keep.then(|| Arc::new(bytes)), file: part, at });
+        inner.frames.push(Kept { about, memory: keep.then(|| Arc::new(bytes)), file: part, at });
         drop(inner);
         self.news.notify_one();
         Ok(())
@@ -287,11 +292,7 @@ impl Spool {
         let mut inner = self.lock();
         inner.taken = Some(offset);
         self.tell_of_room(&mut inner);
-        let i = inner.frames.partition_point(|k| k.about.offset < offset);
-        let Some(kept) = inner.frames.get(i) else { return Ok(if inner.ended { Next::End } else { Next::Wait }) };
-        if kept.about.offset != offset {
-            bail!("the spool has no frame at {offset}");
-        }
+        let Some(kept) = inner.frames.at(offset)? else { return Ok(if inner.ended { Next::End } else { Next::Wait }) };
         let held = Kept { about: kept.about, memory: kept.memory.clone(), file: kept.file.clone(), at: kept.at };
         drop(inner);
         let bytes = held.bytes();
@@ -303,48 +304,29 @@ impl Spool {
     /// All before `offset` is kept in the embassy.
     pub fn acknowledge(&self, offset: u64) -> Result<()> {
         let mut inner = self.lock();
-        while inner.frames.front().is_some_and(|k| k.about.after.length <= offset) {
-            let kept = inner.frames.pop_front().expect("just seen");
+        while let Some(kept) = inner.frames.acknowledge_one(offset) {
             inner.bytes -= u64::from(kept.about.len);
             inner.in_memory -= kept.memory.as_ref().map_or(0, |m| m.len());
-            inner.acknowledged = kept.about.after;
             inner.seen.push(kept.about);
-            if inner.frames.front().is_none_or(|next| !Arc::ptr_eq(&next.file, &kept.file)) {
+            if inner.frames.frames().front().is_none_or(|next| !Arc::ptr_eq(&next.file, &kept.file)) {
                 inner.retired.push(kept.file);
             }
             if let (Some(buffer), true) = (kept.memory.and_then(Arc::into_inner), inner.buffers.len() < SPARES.1) {
                 inner.buffers.push(buffer);
             }
         }
-        if inner.acknowledged.length != offset {
-            bail!("the embassy acknowledged half a frame, which it can't: stop, and tell the authority");
-        }
+        inner.frames.stands_at(offset)?;
         self.tell_of_room(&mut inner);
         Ok(())
     }
 
     /// Takes note of where the embassy says the stream stands.
     pub fn reconcile(&self, stands: Chain) -> Result<Stands> {
-        let inner = self.lock();
-        if stands == inner.acknowledged {
-            return Ok(Stands::GoOn);
+        let before = self.lock().frames.reconcile(stands)?;
+        match before {
+            Some(before) => self.acknowledge(before).map(|()| Stands::GoOn),
+            None => Ok(Stands::Lost),
         }
-        if let Some(i) = inner.frames.iter().position(|k| k.about.after.length == stands.length) {
-            if inner.frames[i].about.after != stands {
-                return Err(anyhow!(Malformed::Field("the embassy holds other bytes than this agent sent: stop, and tell the authority")));
-            }
-            drop(inner);
-            self.acknowledge(stands.length)?;
-            return Ok(Stands::GoOn);
-        }
-        let end = inner.frames.back().map_or(inner.acknowledged, |k| k.about.after);
-        if stands.length > end.length {
-            return Ok(Stands::Lost);
-        }
-        bail!(
-            "the embassy stands at {} bytes of the stream, where no frame of this agent ends: stop, and tell the authority",
-            stands.length
-        )
     }
 
     /// What was acknowledged since this was asked last.
@@ -378,9 +360,9 @@ impl Spool {
     /// Empties the spool; the stream stands at `stands`. Gives what it held.
     pub fn reset(&self, stands: Chain) -> VecDeque<Kept> {
         let mut inner = self.lock();
-        (inner.bytes, inner.in_memory, inner.acknowledged) = (0, 0, stands);
+        (inner.bytes, inner.in_memory) = (0, 0);
         let writing = inner.writing.take();
-        let frames = std::mem::take(&mut inner.frames);
+        let frames = inner.frames.reset(stands);
         self.tell_of_room(&mut inner);
         // What isn't acknowledged must not be found again behind other frames: no file is used again.
         let spares = inner.spares.take();

@@ -195,7 +195,8 @@ impl Ceremonies {
         })?;
         // Before the quorum is spent on what cannot open.
         let papers = &self.papers;
-        let approved = |c: &Covers| papers.release.statement.vaults.iter().any(|v| (&v.dataset, v.vault_epoch) == (&c.dataset, c.vault_epoch));
+        let approved =
+            |c: &Covers| papers.release.statement.vaults.iter().any(|v| (&v.dataset, v.vault_epoch) == (&c.dataset, c.vault_epoch));
         let dealt = |c: &Covers| papers.halves.statement.halves.iter().any(|h| h.vault == c.vault);
         let opens = |c: &&Covers| approved(c) && dealt(c) && machine::has_half(&self.ground.state, &c.dataset, c.vault_epoch);
         let without = grant.covers.iter().find(|c| !opens(c));

@@ -136,7 +136,10 @@ fn identify_command(state: &State, output: &Output, site: &PathBuf, name: &Name,
          next: take it home, let the authority deal halves for it and sign its enrolment",
         path.display()
     );
-    output.result(&serde_json::json!({ "identity": path, "fingerprint": digits, "tpm": identity.tpm, "proof": "trusted-on-first-use" }), text)?;
+    output.result(
+        &serde_json::json!({ "identity": path, "fingerprint": digits, "tpm": identity.tpm, "proof": "trusted-on-first-use" }),
+        text,
+    )?;
     Ok(Outcome::Done)
 }
 

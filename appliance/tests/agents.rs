@@ -92,12 +92,8 @@ async fn bad(site: &Site, agent: &Agent, w: &mut Writing, trickles: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_agents_share_one_pool() {
     let e = Embassy::new(256 << 20);
-    let patience = Patience {
-        handshake: Duration::from_secs(5),
-        idle: Duration::from_secs(10),
-        grace: Duration::from_secs(3),
-        least_rate: 1 << 20,
-    };
+    let patience =
+        Patience { handshake: Duration::from_secs(5), idle: Duration::from_secs(10), grace: Duration::from_secs(3), least_rate: 1 << 20 };
     let running = e.start_with(Settings { patience, ..Settings::default() }).await;
     let pool = running.daemon.windows_left();
     let site = Arc::new(Site {

@@ -139,13 +139,12 @@ fn sealing_stays_close_to_a_line_that_is_up() {
     fill(&spool, 3);
     let room = |ahead: u64| {
         let mut inner = spool.lock();
-        inner.taken = inner.taken.map(|_| inner.end().length.wrapping_sub(ahead));
+        inner.taken = inner.taken.map(|_| inner.frames.end().length.wrapping_sub(ahead));
         inner.has_room(spool.limit)
     };
     assert!(room(AHEAD), "no line yet");
     assert!(matches!(spool.next(0).unwrap(), Next::Frame(..)));
-    spool.lock().acknowledged.length = 1 << 40;
-    spool.lock().frames.clear();
+    spool.lock().frames.reset(Chain { length: 1 << 40, ..Chain::EMPTY });
     assert!(room(AHEAD - 1) && !room(AHEAD));
     spool.line_is_down();
     assert!(room(AHEAD));

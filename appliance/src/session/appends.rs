@@ -9,18 +9,19 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use hoidla_format::{Hash32, Name, StreamId};
-use hoidla_protocol::{AppendHead, Code, Handle, Opened, Refused, Response, server::OpenStream};
+use hoidla_protocol::{Answers, AppendHead, Code, Handle, Hold, Opened, Refused, Response, server::OpenStream, writers};
 use hoidla_store::{Buffer as _, Generation, Record};
 use hoidla_uring::{Buffer, Kept, Pending, StoreError};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, mpsc},
     task::JoinHandle,
+    time::timeout,
 };
 
 use super::{End, Shared};
@@ -30,113 +31,91 @@ const MOST_UNDER_WAY: usize = 4096;
 /// How long a new writer waits for the former one's appends.
 const TAKE_OVER: Duration = Duration::from_secs(30);
 
-/// One writer's hold on a stream.
-#[derive(Debug, Default)]
-pub struct Hold {
-    under_way: AtomicUsize,
-    settled: Notify,
-    lost: AtomicBool,
-    /// The newest epoch that was written or that the store had.
-    epoch: AtomicU32,
-    /// Bytes before this offset are acknowledged.
-    kept: AtomicU64,
-}
-
-impl Hold {
-    fn settle(&self) {
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
-        self.settled.notify_waiters();
-    }
-
-    async fn wait(&self) {
-        loop {
-            let settled = self.settled.notified();
-            if self.under_way.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            // A notification may slip by between the check and the wait: look again now and then.
-            let _ = tokio::time::timeout(Duration::from_millis(100), settled).await;
-        }
-    }
-}
-
-type Holds = HashMap<(Name, StreamId), Arc<Hold>>;
+type Key = Arc<(Name, StreamId)>;
 
 /// Who writes which stream now.
 #[derive(Clone, Debug, Default)]
-pub struct Writers(Arc<Mutex<Holds>>);
+pub struct Writers {
+    order: Arc<Mutex<writers::Writers<Key>>>,
+    settled: Arc<Notify>,
+}
 
 /// A hold that is given up when it is dropped.
 #[derive(Debug)]
 pub struct Held {
     writers: Writers,
-    key: (Name, StreamId),
-    hold: Arc<Hold>,
+    key: Key,
+    hold: Hold,
+    /// The newest epoch that was written or that the store had.
+    epoch: AtomicU32,
+}
+
+/// An append that was begun; settled when it is dropped.
+struct Begun {
+    writers: Writers,
+    key: Key,
+    hold: Hold,
 }
 
 impl Writers {
-    fn lock(&self) -> MutexGuard<'_, Holds> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn order(&self) -> MutexGuard<'_, writers::Writers<Key>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a stream over from whoever holds it, when all of theirs is settled.
     pub async fn take(&self, dataset: &Name, stream: StreamId) -> Result<Held, Refused> {
-        let (key, hold) = ((dataset.clone(), stream), Arc::new(Hold::default()));
-        let former = self.lock().insert(key.clone(), hold.clone());
-        let held = Held { writers: self.clone(), key, hold };
-        if let Some(former) = former {
-            former.lost.store(true, Ordering::SeqCst);
-            if tokio::time::timeout(TAKE_OVER, former.wait()).await.is_err() {
-                held.give_back(former);
-                return Err(Refused::new(Code::Busy, "another connection's appends to this stream are still under way; try again"));
-            }
+        let key = Arc::new((dataset.clone(), stream));
+        let hold = self.order().take(key.clone());
+        let held = Held { writers: self.clone(), key, hold, epoch: AtomicU32::new(0) };
+        match timeout(TAKE_OVER, held.is_free()).await {
+            Ok(()) => Ok(held),
+            Err(_) => Err(Refused::new(Code::Busy, "another connection's appends to this stream are still under way; try again")),
         }
-        Ok(held)
     }
 
     /// Streams that have a writer.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.order().count()
     }
 }
 
 impl Held {
-    /// Whether nobody has taken the stream over yet.
-    fn is_current(&self, writers: &Holds) -> bool {
-        writers.get(&self.key).is_some_and(|now| Arc::ptr_eq(now, &self.hold))
+    async fn is_free(&self) {
+        loop {
+            let settled = self.writers.settled.notified();
+            if self.writers.order().is_free(&self.key, self.hold) {
+                return;
+            }
+            // A notification may slip by between the check and the wait: look again now and then.
+            let _ = timeout(Duration::from_millis(100), settled).await;
+        }
     }
 
-    fn give_back(&self, former: Arc<Hold>) {
-        let mut writers = self.writers.lock();
-        if self.is_current(&writers) {
-            former.lost.store(false, Ordering::SeqCst);
-            writers.insert(self.key.clone(), former);
-        }
+    /// Begins an append, unless the stream was taken over.
+    fn begin(&self) -> Option<Begun> {
+        let begun = self.writers.order().begin(&self.key, self.hold);
+        begun.then(|| Begun { writers: self.writers.clone(), key: self.key.clone(), hold: self.hold })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut writers = self.writers.lock();
-        if self.is_current(&writers) {
-            writers.remove(&self.key);
-        }
+        self.writers.order().leave(&self.key, self.hold);
     }
 }
 
-/// One append on its way.
-struct UnderWay {
-    handle: Handle,
-    end: u64,
-    bytes: usize,
-    hold: Arc<Hold>,
-    outcome: Result<Pending, StoreError>,
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.writers.order().settle(&self.key, self.hold);
+        self.writers.settled.notify_waiters();
+    }
 }
 
-/// What the acknowledging task is told.
+/// What the acknowledging task is told of a frame.
 enum Note {
-    Sent(UnderWay),
-    GiveBack(usize),
+    Sent { handle: Handle, end: u64, frame: u32, begun: Begun, outcome: Result<Pending, StoreError> },
+    Refused { handle: Handle, frame: u32, refused: Refused },
+    Dropped { frame: u32 },
 }
 
 /// The appends of one connection.
@@ -157,17 +136,9 @@ impl Appends {
 
     /// Notes that a stream was opened for writing; its former handle is gone.
     pub fn opened(&mut self, opened: &Opened, held: Held) {
-        held.hold.epoch.store(opened.epoch, Ordering::SeqCst);
+        held.epoch.store(opened.epoch, Ordering::SeqCst);
         self.holds.retain(|_, h| h.key != held.key);
         self.holds.insert(opened.handle, held);
-    }
-
-    /// The stream takes nothing more before it is opened again.
-    async fn refuse(&self, handle: Handle, refused: Refused, frame: usize) -> Result<(), End> {
-        if self.shared.state(|s| s.refuse(handle)) {
-            self.shared.out.refuse(refused.about(handle)).await?;
-        }
-        self.give_back(frame).await
     }
 
     async fn note(&self, note: Note) -> Result<(), End> {
@@ -177,25 +148,17 @@ impl Appends {
 
     /// Gives window back for a frame that was dropped.
     pub async fn give_back(&self, bytes: usize) -> Result<(), End> {
-        self.note(Note::GiveBack(bytes)).await
+        self.note(Note::Dropped { frame: bytes as u32 }).await
     }
 
     /// Hands a frame to the store.
     pub async fn submit(&self, head: AppendHead, stream: OpenStream, buffer: Buffer, frame: usize) -> Result<(), End> {
-        let Some(Held { hold, .. }) = self.holds.get(&head.handle) else { return self.give_back(frame).await };
-        if hold.lost.load(Ordering::SeqCst) {
-            let refused = Refused::new(Code::Busy, "another connection has taken this stream over; only one writes at a time");
-            return self.refuse(head.handle, refused, frame).await;
-        }
-        if head.epoch > hold.epoch.load(Ordering::SeqCst) {
-            if let Err(refused) = self.shared.daemon.counts.one_more_epoch(&stream.dataset, head.epoch) {
-                return self.refuse(head.handle, refused, frame).await;
-            }
-            hold.epoch.store(head.epoch, Ordering::SeqCst);
-        }
-        if let Err(refused) = self.shared.daemon.shares.take(&stream.dataset, frame as u64) {
-            return self.refuse(head.handle, refused, frame).await;
-        }
+        let Some(held) = self.holds.get(&head.handle) else { return self.give_back(frame).await };
+        let begun = match self.begin(held, &head, &stream.dataset, frame) {
+            Ok(begun) => begun,
+            // The stream takes nothing more before it is opened again.
+            Err(refused) => return self.note(Note::Refused { handle: head.handle, frame: frame as u32, refused }).await,
+        };
         let record = Record {
             generation: Generation { dataset: stream.dataset, number: stream.generation },
             stream: stream.stream,
@@ -205,10 +168,21 @@ impl Appends {
             hash: Hash32(blake3::hash(&buffer.as_ref()[..frame]).into()),
             blocks: buffer.freeze(frame),
         };
-        hold.under_way.fetch_add(1, Ordering::SeqCst);
         let outcome = self.shared.daemon.store.append(record).await;
         let end = head.offset + frame as u64;
-        self.note(Note::Sent(UnderWay { handle: head.handle, end, bytes: frame, hold: hold.clone(), outcome })).await
+        self.note(Note::Sent { handle: head.handle, end, frame: frame as u32, begun, outcome }).await
+    }
+
+    /// Whether the stream is still this connection's, and its dataset may have so much more.
+    fn begin(&self, held: &Held, head: &AppendHead, dataset: &Name, frame: usize) -> Result<Begun, Refused> {
+        let taken = || Refused::new(Code::Busy, "another connection has taken this stream over; only one writes at a time");
+        let begun = held.begin().ok_or_else(taken)?;
+        if head.epoch > held.epoch.load(Ordering::SeqCst) {
+            self.shared.daemon.counts.one_more_epoch(dataset, head.epoch)?;
+            held.epoch.store(head.epoch, Ordering::SeqCst);
+        }
+        self.shared.daemon.shares.take(dataset, frame as u64)?;
+        Ok(begun)
     }
 
     /// No more appends come; waits until all are settled.
@@ -220,51 +194,32 @@ impl Appends {
 
 /// Tells the peer what became of its appends, in their order.
 async fn acknowledge(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Note>, _permit: Option<OwnedSemaphorePermit>) {
-    let mut listening = true;
-    let log_size = AtomicU64::new(0);
+    let (mut answers, mut listening) = (Answers::default(), true);
     while let Some(note) = inbox.recv().await {
-        let (bytes, answer) = match note {
-            Note::GiveBack(bytes) => (bytes, None),
-            Note::Sent(sent) => {
-                let outcome = match sent.outcome {
+        match note {
+            Note::Dropped { frame } => answers.dropped(frame),
+            Note::Refused { handle, frame, refused } => {
+                let turn = answers.submitted(handle, 0, frame);
+                answers.settled(turn, Err(refused));
+            }
+            Note::Sent { handle, end, frame, begun, outcome } => {
+                let turn = answers.submitted(handle, end, frame);
+                let outcome = match outcome {
                     Ok(pending) => pending.kept().await,
                     Err(e) => Err(e),
                 };
-                sent.hold.settle();
-                (sent.bytes, Some(verdict(&shared, &sent.hold, (sent.handle, sent.end), outcome, &log_size)))
+                drop(begun);
+                let log_size = |kept| if let Kept::Now(acknowledged) = kept { Some(acknowledged.log_size) } else { None };
+                answers.settled(turn, outcome.map(log_size).map_err(|e| refusal(&shared.daemon, e)));
             }
-        };
-        shared.state(|s| s.give_back(bytes as u64));
-        let mut answers: Vec<Response> = answer.flatten().into_iter().collect();
-        answers.push(Response::Window { bytes: bytes as u32 });
-        if listening && shared.out.send_all(&answers).await.is_err() {
-            listening = false; // the peer is gone; what it sent is settled all the same
         }
-    }
-}
-
-fn verdict(
-    shared: &Shared,
-    hold: &Hold,
-    (handle, end): (Handle, u64),
-    outcome: Result<Kept, StoreError>,
-    log_size: &AtomicU64,
-) -> Option<Response> {
-    match outcome {
-        Ok(outcome) => {
-            if let Kept::Now(acknowledged) = outcome {
-                log_size.store(acknowledged.log_size, Ordering::Relaxed);
-            }
-            let before = hold.kept.fetch_max(end, Ordering::SeqCst).max(end);
-            Some(Response::Acknowledged { handle, before, log_size: log_size.load(Ordering::Relaxed) })
-        }
-        Err(e) => {
-            let first = shared.state(|s| s.refuse(handle));
-            let refused = refusal(&shared.daemon, e).about(handle);
-            first.then(|| {
+        while let Some(told) = shared.state(|s| answers.next(s)) {
+            for refused in told.iter().filter_map(|r| if let Response::Refused(refused) = r { Some(refused) } else { None }) {
                 tracing::warn!(role = %shared.state(|s| s.role().label()), code = ?refused.code, "append refused: {refused}");
-                Response::Refused(refused)
-            })
+            }
+            if listening && shared.out.send_all(&told).await.is_err() {
+                listening = false; // the peer is gone; what it sent is settled all the same
+            }
         }
     }
 }
