@@ -7,14 +7,18 @@
 
 mod bound;
 mod engine;
+mod filler;
 mod fio;
+mod group;
+mod large;
+mod latency;
 mod peers;
 mod pipeline;
 mod push;
-mod restart;
 mod rows;
 mod setup;
 mod sink;
+mod wide;
 
 use std::path::PathBuf;
 
@@ -36,15 +40,18 @@ struct Args {
     /// Payload of one round, in GiB.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     gib: u64,
-    /// What is stored before a restart, in GiB.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(2..=1024))]
-    stored: u64,
+    /// What a large store holds, in TiB.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=100))]
+    tib: u64,
     /// Rounds, of which the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=99))]
     rounds: u64,
     /// Only these parts; all by default.
     #[arg(long)]
     only: Vec<Part>,
+    /// What the process that opens a large store is told.
+    #[arg(long, hide = true)]
+    opens: Option<PathBuf>,
 }
 
 /// What can be measured by itself.
@@ -52,8 +59,10 @@ struct Args {
 enum Part {
     /// engine_write_vs_fio, verify_vs_fio
     Engine,
-    /// restart_ms
-    Restart,
+    /// append_1k_p50_vs_fio, append_64_agents_vs_1
+    Append,
+    /// mib_per_tib, restart_ms
+    Large,
     /// push_vs_bound, push_vs_restic, push_vs_borg, hoidlad_peak_mib
     Push,
 }
@@ -61,14 +70,21 @@ enum Part {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(folder) = &args.opens {
+        return large::open(folder);
+    }
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
     let rounds = args.rounds as usize;
     let mut all = Vec::new();
     if wanted(Part::Engine) {
         all.extend(engine::rows(&args.folder, args.gib, rounds).await?);
     }
-    if wanted(Part::Restart) {
-        all.extend(restart::rows(&args.folder, args.stored, rounds).await?);
+    if wanted(Part::Append) {
+        all.extend(group::rows(&args.folder, rounds)?);
+        all.extend(latency::rows(&args.folder, rounds).await?);
+    }
+    if wanted(Part::Large) {
+        all.extend(large::rows(&args.folder, args.tib, rounds)?);
     }
     if wanted(Part::Push) {
         all.extend(push::rows(&args.folder, args.path, args.gib, rounds).await?);

@@ -97,7 +97,8 @@ fn push(stage: &mut Stage, source: &Path, bytes: u64) -> Result<Cost> {
     Ok(Cost { seconds, cpu, bytes })
 }
 
-fn set_up(folder: &Path, bytes: u64) -> Result<Stage> {
+/// A site, an appliance with disks for so many bytes, and an agent; `hoidlad` runs.
+pub fn set_up(folder: &Path, bytes: u64) -> Result<Stage> {
     let mut stage = Stage::new(folder, Narrator::silent())?;
     stage.new_site()?;
     for name in CUSTODIANS.iter().chain(&RECOVERY) {
