@@ -8,7 +8,7 @@
 //! seed plays the same schedule, and each step throws its own dice, so that steps can
 //! be left out to make a failure small.
 //!
-//! [`world`] is the machine, [`faults`] what is done to it, `actors` who makes it work,
+//! [`sessions`] are agents over a network, [`world`] is the machine, [`faults`] what is done to it, `actors` who makes it work,
 //! [`plan`] what must be survived.
 #![forbid(unsafe_code)]
 

@@ -36,6 +36,7 @@ pub const MUTANTS: &[Mutant] = &[
     store(Store::CountTooEarly, "a disk counts before it is rebuilt"),
     store(Store::ForgetJoining, "new writes don't go to a disk that is rebuilt"),
     store(Store::BelieveJoining, "a disk is believed while it is rebuilt"),
+    store(Store::ExpireEarly, "a generation ended too early"),
     store(Store::BelieveRot, "rot believed"),
     session(Session::AnswerAtOnce, "acknowledged when handed to the store"),
     session(Session::AnswerTooFar, "acknowledged with all that came after"),

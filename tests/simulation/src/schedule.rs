@@ -78,7 +78,10 @@ const MACHINE: Acts = &[
 const STORE: Acts = &[
     (400, "submit", World::submit),
     (40, "submit again", World::submit_again),
-    (10, "present", World::present),
+    (10, "present", |w| {
+        w.present()?;
+        w.end_early()
+    }),
     (20, "loss on every disk", World::lose_everywhere),
 ];
 

@@ -68,4 +68,18 @@ impl World {
         }
         Ok(())
     }
+
+    /// Somebody asks for the end of a generation that nothing allows to end.
+    pub fn end_early(&mut self) -> Result<(), Broken> {
+        let old = self.model.streams.values().find(|s| s.generation.number == 0 && s.acknowledged > 0);
+        let Some(dataset) = old.map(|s| s.generation.dataset.clone()) else { return Ok(()) };
+        let ticket = self.ticket(Waits::Other);
+        let ended = self.store().expire(&dataset, 1, u64::MAX, ticket);
+        self.void(ticket);
+        self.tally.count("early ends asked for", 1);
+        match ended {
+            Ok(()) => Err(("retention never shortens", format!("a generation of {dataset} ends that nothing allows to end"))),
+            Err(_) => Ok(()),
+        }
+    }
 }
