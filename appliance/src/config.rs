@@ -7,6 +7,7 @@
 //! STATE/papers/           signed statements, as the authority signed them
 //! STATE/store.txt         the name of the store on the disks
 //! STATE/skips/            the authority's words about time
+//! STATE/erased/         certificates of disks that were erased
 //! STATE/health.json       written by the running daemon, for the panel
 //! ```
 //!
@@ -107,6 +108,11 @@ impl State {
     /// The last head seen of each log that this appliance is a witness of.
     pub fn witnessed(&self) -> PathBuf {
         self.folder.join("witnessed")
+    }
+
+    /// Where certificates of erased disks are kept.
+    pub fn erased(&self) -> PathBuf {
+        self.folder.join("erased")
     }
 
     /// Where the daemon writes how it is.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod counts;
 pub mod daemon;
 pub mod enrol;
+pub mod erase;
 pub mod headers;
 pub mod helper;
 pub mod identify;

@@ -11,6 +11,7 @@ use hoidlad::{
     config::State,
     daemon::{self, Panel, Settings},
     enrol::{self, Enrol},
+    erase::{Eraser, Found},
     helper::{self, Helpers},
     identify,
     papers::Papers,
@@ -75,6 +76,21 @@ enum Command {
         /// The word, as the authority signed it.
         word: PathBuf,
     },
+    /// Erase a disk that leaves, read it back, and write a certificate; hoidlad must be stopped.
+    EraseDisk {
+        /// The tray, from 1.
+        #[arg(required_unless_present = "all")]
+        tray: Option<u8>,
+        /// Give it up first, if it counts as a copy and others hold what it holds.
+        #[arg(long)]
+        leave: bool,
+        /// All disks of a machine that leaves for good; its TPM opens nothing any more.
+        #[arg(long, conflicts_with_all = ["tray", "leave"])]
+        all: bool,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Say how the running appliance is.
     Status,
     /// Answer one question of an opening. Started by hoidlad itself.
@@ -113,6 +129,7 @@ fn main() -> ExitCode {
             Command::Verify => verify(&state, &cli.output),
             Command::Skip { word } => skip(&state, &cli.output, &word),
             Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
+            Command::EraseDisk { tray, leave, all: _, yes } => erase_disk(&state, &cli.output, tray, leave, yes),
             Command::Status => status(&state, &cli.output),
             Command::OpenHelper => unreachable!("answered above"),
         }
@@ -237,6 +254,51 @@ fn allow_disk(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<
         taken.tray
     );
     output.result(&serde_json::json!({ "tray": taken.tray, "serial": taken.serial, "seen": taken.seen }), text)?;
+    Ok(Outcome::Done)
+}
+
+/// One disk, or all if no tray is named.
+fn erase_disk(state: &State, output: &Output, tray: Option<u8>, leave: bool, yes: bool) -> anyhow::Result<Outcome> {
+    let eraser = Eraser::new(state)?;
+    let found = tray.map_or_else(|| eraser.look_everywhere(), |tray| Ok(vec![eraser.look(tray)?]))?;
+    let tell = |f: &Found| {
+        let serial = if f.serial.is_empty() { "no serial number" } else { &f.serial };
+        format!("Tray {}: {}, {}, {serial}, {}", f.tray, f.was, human::bytes(f.bytes), f.path.display())
+    };
+    let all: Vec<String> = found.iter().map(tell).collect();
+    let (question, word) = match tray {
+        Some(tray) => ("All that is on this disk will be lost.", format!("{tray}/{}", found[0].serial)),
+        None => {
+            ("All that this appliance keeps will be lost, and it will never open anything again.", identify::known(state)?.name.to_string())
+        }
+    };
+    let word = word.trim_end_matches('/');
+    anyhow::ensure!(
+        yes || hoidla_cli::confirm_typed(&format!("{}\n{question}", all.join("\n")), word)?,
+        "not confirmed: nothing was changed"
+    );
+    let done = runtime()?.block_on(async {
+        match tray {
+            Some(_) => Ok(vec![eraser.erase(&found[0], leave, output).await?]),
+            None => eraser.erase_all(&found, output).await,
+        }
+    })?;
+    let mut text = String::new();
+    for d in &done {
+        let says = d.certificate.says();
+        text += &format!(
+            "Tray {}: {} overwritten and read back as zeros. Certificate: {}\n",
+            says.tray,
+            human::bytes(says.bytes),
+            d.file.display()
+        );
+    }
+    text += match tray {
+        Some(_) => "Take the disk out before hoidlad starts: a blank one in a tray is taken into use.",
+        None => "The TPM opens no vault any more under any release that it knew.",
+    };
+    let files: Vec<_> = done.iter().map(|d| serde_json::json!({ "tray": d.certificate.says().tray, "certificate": d.file })).collect();
+    output.result(&serde_json::json!({ "erased": files, "retired": tray.is_none() }), text)?;
     Ok(Outcome::Done)
 }
 

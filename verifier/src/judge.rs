@@ -1,20 +1,23 @@
-//! Checkpoints, receipts and extensions.
+//! Checkpoints, receipts, extensions, and certificates of erasure.
 
 use anyhow::{Result, anyhow};
 use hoidla_cli::{NextStep, human};
 use hoidla_log::{Extension, Receipt, SignedCheckpoint};
-use hoidla_verify::{Verified, Vouched, checkpoint::check};
+use hoidla_verify::{Certificate, Verified, Vouched, checkpoint::check};
 
 use crate::{
     papers::Papers,
     report::{Report, Verdict},
 };
 
+/// What to do for want of papers.
+const GIVE_PAPERS: &str = "give them with --papers; the authority and every agent of the site have them";
+
 /// Checks a checkpoint's signatures: an error if that cannot be told, a report if the answer is no.
 pub fn believed(signed: &SignedCheckpoint, papers: &Papers) -> Result<Result<Verified, Report>> {
     match check(signed, &papers.known) {
         Ok(verified) => Ok(Ok(verified)),
-        Err(e) if e.cannot_tell() => Err(anyhow!(e)).next("give them with --papers; the authority and every agent of the site have them"),
+        Err(e) if e.cannot_tell() => Err(anyhow!(e)).next(GIVE_PAPERS),
         Err(e) => Ok(Err(Report::no(e.to_string()))),
     }
 }
@@ -108,6 +111,41 @@ pub fn consistency(old: &[u8], extension: &[u8], papers: &Papers) -> Result<Repo
         format!("the log of {} only grew, from {} to {} leaves: nothing in it was changed or removed", to.origin(), from.size, to.size),
     );
     Ok(report)
+}
+
+/// A certificate of erasure.
+pub fn erased(bytes: &[u8], papers: &Papers) -> Result<Report> {
+    let certificate = match Certificate::parse(bytes) {
+        Ok(certificate) => certificate,
+        Err(e) => return Ok(Report::no(e.to_string())),
+    };
+    let vouched = match certificate.check(&papers.known) {
+        Ok(vouched) => vouched,
+        Err(e) if e.cannot_tell() => return Err(anyhow!(e)).next(GIVE_PAPERS),
+        Err(e) => return Ok(Report::no(e.to_string())),
+    };
+    let says = certificate.says();
+    let serial = if says.serial.is_empty() { "without a serial number".into() } else { format!("with the serial number {}", says.serial) };
+    let proven = vec![
+        format!(
+            "the appliance {}, running release {}, overwrote all {} bytes that the disk in its tray {} showed with zeros, and read them all back as zeros",
+            vouched.origin, vouched.release, says.bytes, says.tray
+        ),
+        format!("that disk, {serial}, was {}; the hash of its ends was {}", says.was, says.seen),
+        format!(
+            "it was done after {} of powered time, when the log had {} leaves under the root {}",
+            human::duration(std::time::Duration::from_secs(says.powered)),
+            says.log_size,
+            says.log_root
+        ),
+    ];
+    let mut not = vec![
+        "that the disk keeps nothing aside where no program reads: worn-out blocks may still hold ciphertext".to_owned(),
+        "that no other disk or copy exists, or that the disk in your hand is that one: compare its serial number".to_owned(),
+        format!("the day: {} is what the machine's clock said, and the disk told its serial number itself", says.created),
+    ];
+    not.extend(doubts(&vouched));
+    Ok(Report { verdict: Verdict::Whole, proven, not })
 }
 
 /// What the papers say.

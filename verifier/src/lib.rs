@@ -64,6 +64,13 @@ enum Command {
         #[command(flatten)]
         papers: PapersArgument,
     },
+    /// That an appliance overwrote a disk and read it back.
+    Erased {
+        /// The certificate that `hoidlad erase-disk` wrote.
+        file: PathBuf,
+        #[command(flatten)]
+        papers: PapersArgument,
+    },
     /// That a log only grew from an older checkpoint to a newer one.
     Consistency {
         /// The older signed checkpoint.
@@ -103,6 +110,7 @@ pub fn report(arguments: &Arguments) -> Result<Report> {
     match &arguments.command {
         Command::Receipt { file, papers } => judge::receipt(&papers::read(file)?, &gather(papers, file)?),
         Command::Checkpoint { file, papers } => judge::checkpoint(&papers::read(file)?, &gather(papers, file)?),
+        Command::Erased { file, papers } => judge::erased(&papers::read(file)?, &gather(papers, file)?),
         Command::Consistency { old, extension, papers } => {
             judge::consistency(&papers::read(old)?, &papers::read(extension)?, &gather(papers, extension)?)
         }

@@ -124,6 +124,19 @@ fn what_a_site_is() {
         not_after: moment().plus(86_400),
     });
     holds(DiskWord { site: name("lux"), appliance: name("lux-1"), tray: 3, seen: Hash32([7; 32]), serial: 2, issued: moment() });
+    holds(Erased {
+        site: name("lux"),
+        appliance: name("lux-1"),
+        tray: 3,
+        serial: "S6Z1NX0T".into(),
+        was: "a disk of this store, place 2".into(),
+        seen: hash(7),
+        bytes: 4 << 40,
+        powered: 864_000,
+        log_size: 1000,
+        log_root: hash(8),
+        created: moment(),
+    });
     holds(Skip {
         site: name("lux"),
         appliance: name("lux-1"),

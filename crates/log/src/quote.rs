@@ -1,7 +1,7 @@
-//! A TPM's quote as a signature line below a checkpoint.
+//! A TPM's quote as a signature line below a text: a checkpoint, or a certificate of erasure.
 //!
 //! A restricted key of a TPM signs nothing but the TPM's own structures. So what it says
-//! of a checkpoint is a quote whose qualifying data is a hash of the checkpoint's text
+//! of such a text is a quote whose qualifying data is a hash of it under a label
 //! ([`Says::qualifying`]), and the signature line carries the quote as a whole.
 //!
 //! Promises: one encoding, bounded. It doesn't look into the quote (`hoidla-verify` does):
@@ -18,22 +18,25 @@ pub const MOST_ATTEST: usize = 256;
 pub const MOST_PCRS: usize = 24;
 const SUITE: &[u8] = b"hoidla tpm-quote ecdsa-p256-sha256";
 
-/// What an appliance's TPM says of a checkpoint.
+/// What an appliance's TPM says of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// It is the head of this appliance's own log.
+    /// This checkpoint is the head of the appliance's own log.
     Mine,
     /// It is the head of another's log, and consistent with all heads of it seen here before.
     Seen,
+    /// This disk was erased: the text is an `erased/1`.
+    Erased,
 }
 
 impl Says {
-    /// The qualifying data of the quote that says this of a checkpoint's text:
+    /// The qualifying data of the quote that says this of a text:
     /// SHA-256 of a label, a newline and the text.
     pub fn qualifying(self, text: &str) -> [u8; 32] {
         let label = match self {
             Self::Mine => "hoidla checkpoint 1\n",
             Self::Seen => "hoidla witness 1\n",
+            Self::Erased => "hoidla erased 1\n",
         };
         Sha256::new().chain_update(label).chain_update(text).finalize().into()
     }
@@ -96,6 +99,7 @@ mod tests {
     // Computed with another SHA-256.
     const MINE: &str = "26b4d84229458b61945564dfc45f8ddf19faff4e1b67230856d8ac276b0abacc";
     const SEEN: &str = "510d949ef395170b3e3aff21fabe1ed0264dd027aa714602b9b03af14ba49da7";
+    const ERASED: &str = "a32af0b9e03302e97f5e585beb64d25fe7e31652e2f416f1066f8a7ca9ae2fd8";
     const ID: [u8; 4] = [17, 49, 62, 91];
 
     fn quote() -> Quote {
@@ -107,6 +111,7 @@ mod tests {
         let text = "hoidla/luxembourg/lux-1\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\ncounter 17\n";
         assert_eq!(Hash32(Says::Mine.qualifying(text)).to_string(), MINE);
         assert_eq!(Hash32(Says::Seen.qualifying(text)).to_string(), SEEN);
+        assert_eq!(Hash32(Says::Erased.qualifying(text)).to_string(), ERASED);
         assert_eq!(key_id("hoidla/luxembourg/lux-1", &[9; 34]), ID);
         assert_ne!(key_id("hoidla/luxembourg/lux-2", &[9; 34]), ID);
     }

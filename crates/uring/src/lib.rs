@@ -13,6 +13,7 @@ pub mod rebuild;
 pub mod ring;
 pub mod store;
 pub mod trays;
+pub mod wipe;
 
 pub use buffers::{Blocks, Buffer, Buffers};
 pub use file::{DiskError, DiskFile};

@@ -4,7 +4,7 @@
 //! superblocks, partition tables and file systems are, are all zero; the hash of what was
 //! seen changes with any of those bytes and with the disk's size.
 
-use std::fmt;
+use std::{fmt, io};
 
 use hoidla_format::{
     Hash32,
@@ -88,6 +88,15 @@ pub fn look(disk: &dyn Disk, store: [u8; 16]) -> Seen {
     }
 }
 
+/// What [`look`] would call the hash of a disk, whatever is on it.
+pub fn hash_of_ends(disk: &dyn Disk) -> io::Result<Hash32> {
+    let end = END.min(disk.size() / BLOCK as u64 * BLOCK as u64);
+    let (mut first, mut last) = (Aligned::new(end as usize), Aligned::new(end as usize));
+    disk.read(0, first.as_mut())?;
+    disk.read(disk.size() - end, last.as_mut())?;
+    Ok(hash_of(disk.size(), first.as_ref(), last.as_ref()))
+}
+
 fn hash_of(size: u64, first: &[u8], last: &[u8]) -> Hash32 {
     let mut h = blake3::Hasher::new();
     h.update(b"hoidla: what was seen on a disk").update(&size.to_le_bytes()).update(first).update(last);
@@ -113,14 +122,14 @@ fn looks_like(first: &[u8]) -> &'static str {
 }
 
 /// Memory at a multiple of the block, as direct I/O wants it.
-struct Aligned {
+pub(crate) struct Aligned {
     bytes: Vec<u8>,
     from: usize,
     len: usize,
 }
 
 impl Aligned {
-    fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let bytes = vec![0; len + BLOCK];
         let from = bytes.as_ptr().align_offset(BLOCK);
         Self { bytes, from, len }

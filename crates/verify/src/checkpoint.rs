@@ -37,10 +37,10 @@ pub enum Refusal {
     #[error("no release of the site {0} is among the papers: give those that the authority signed")]
     NoRelease(Name),
     /// No line under the log's own name.
-    #[error("{0} did not sign this checkpoint")]
+    #[error("{0} did not sign this")]
     Unsigned(String),
     /// Signed under its name, by another key than the one on record.
-    #[error("this checkpoint is signed in the name of {0}, but by another key than the one on record")]
+    #[error("this is signed in the name of {0}, but by another key than the one on record")]
     Stranger(String),
     /// The signature line is damaged.
     #[error("the signature of {0} is damaged: {1}")]
@@ -55,7 +55,7 @@ pub enum Refusal {
     #[error("the signature of {0} does not fit its quote: one of both was changed")]
     Forged(String),
     /// The quote is of another text.
-    #[error("the quote of {0} is over another text than this checkpoint: it was changed, or the quote was moved here")]
+    #[error("the quote of {0} is over another text than this: it was changed, or the quote was moved here")]
     Text(String),
     /// The registers given aren't those quoted.
     #[error("the registers given with the quote of {0} are not those that were quoted")]
@@ -161,12 +161,12 @@ pub fn check(checkpoint: &SignedCheckpoint, known: &Known) -> Result<Verified, R
 }
 
 /// The one who signs such lines, if known.
-fn by<'a>(known: &'a Known, line: &Line) -> Option<&'a Attester> {
+pub(crate) fn by<'a>(known: &'a Known, line: &Line) -> Option<&'a Attester> {
     known.attesters().iter().find(|a| a.origin == line.name && a.key_id() == line.key_id)
 }
 
 /// Whether this line's quote says this of the text; the quote itself, and its worth.
-fn vouch(line: &Line, who: &Attester, text: &str, says: Says, known: &Known) -> Result<Vouched, Refusal> {
+pub(crate) fn vouch(line: &Line, who: &Attester, text: &str, says: Says, known: &Known) -> Result<Vouched, Refusal> {
     let name = || who.origin.clone();
     let quote = Quote::from_line(line).map_err(|e| Refusal::Line(name(), e))?;
     let signature = Signature::from_slice(&quote.signature).map_err(|_| Refusal::Forged(name()))?;

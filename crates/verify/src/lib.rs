@@ -6,7 +6,7 @@
 //! each vault epoch an approval of its own ([`release`]); a half is sealed to one TPM's
 //! storage root key so that only that TPM imports it ([`import`]); a quote is parsed strictly
 //! ([`attest`]), and a checkpoint believed under the attestation key that the authority has
-//! on record ([`known`], [`checkpoint`]). All of TPM 2.0 Library,
+//! on record ([`known`], [`checkpoint`]), as is the word that a disk was erased ([`erased`]). All of TPM 2.0 Library,
 //! revision 1.59, in the one suite that Hoidla uses: P-256, SHA-256, AES-128-CFB.
 //!
 //! Doesn't: talk to a TPM (`hoidla-tpm`), judge whether a TPM is genuine (provisioning).
@@ -14,6 +14,7 @@
 
 pub mod attest;
 pub mod checkpoint;
+pub mod erased;
 pub mod import;
 pub mod known;
 pub mod policy;
@@ -23,6 +24,7 @@ mod wire;
 
 pub use attest::{Attest, AttestError, ClockInfo};
 pub use checkpoint::{Doubt, Refusal, Verified, Vouched};
+pub use erased::{Certificate, ErasedError};
 pub use import::Import;
 pub use known::{Attester, Known, KnownError};
 pub use policy::{Policy, RELEASE_COUNTER, TpmName};

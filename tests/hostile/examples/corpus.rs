@@ -25,14 +25,14 @@ use hoidla_format::{
     statements::{Covers, Grant, Reader},
 };
 use hoidla_hostile::{TARGETS, by_name, fixed};
-use hoidla_log::{Checkpoint, Frontier, SignedCheckpoint};
+use hoidla_log::{Checkpoint, Frontier, Says, SignedCheckpoint};
 use hoidla_papers::{Log, Office, SoftAppliance};
 use hoidla_protocol::{
     AppendHead, Code, Epoch, Handle, Health, Key, Open, Opened, Part, Progress, Prove, Read, Refused, Request, Response, VaultProgress,
     Welcome, Witness,
 };
 use hoidla_quorum::share;
-use hoidla_verify::Public;
+use hoidla_verify::{Certificate, Public};
 use rand_core::SeedableRng;
 
 fn name(n: &str) -> Name {
@@ -230,6 +230,14 @@ fn log() -> (SoftAppliance, SignedCheckpoint, SignedCheckpoint, Log) {
     (one, signed, seen, log)
 }
 
+/// A certificate over the statement's vector.
+fn erased() -> Vec<u8> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors/statements/erased.txt")).expect("a vector");
+    let who = log().0;
+    let line = who.line(Says::Erased, &text, &who.origin());
+    Certificate::new(text, line).expect("a certificate").write().into_bytes()
+}
+
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let note = fixed::signer().sign_statement("alpha", &grant());
     let other = SigningKey::from_secret(&Secret::filled(|b| b.fill(8)));
@@ -259,6 +267,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "statement" => statements().into_iter().chain([statement::write(&grant()).into_bytes()]).collect(),
         "checkpoint" => vec![checkpoint.to_string().into_bytes()],
         "signed_checkpoint" => vec![log().1.write().into_bytes(), log().2.write().into_bytes()],
+        "erased" => vec![erased()],
         "attest" => vec![log().0.attest([5; 32]).marshal()],
         "receipt" => vec![log().3.receipt(5, &log().1).write().into_bytes(), log().3.receipt(0, &log().2).write().into_bytes()],
         "extension" => vec![log().3.extension(3, &log().1).write().into_bytes(), log().3.extension(7, &log().2).write().into_bytes()],

@@ -1,7 +1,7 @@
 //! What proves that bytes are kept: signed checkpoints, quotes, receipts, extensions.
 
 use hoidla_log::{Extension, Quote, Receipt, SignedCheckpoint};
-use hoidla_verify::Attest;
+use hoidla_verify::{Attest, Certificate};
 
 pub fn signed_checkpoint(bytes: &[u8]) -> bool {
     let Ok(signed) = SignedCheckpoint::parse(bytes) else { return false };
@@ -11,6 +11,12 @@ pub fn signed_checkpoint(bytes: &[u8]) -> bool {
             assert_eq!(quote.line(&line.name, &[0; 34]).bytes, line.bytes, "one encoding");
         }
     }
+    true
+}
+
+pub fn erased(bytes: &[u8]) -> bool {
+    let Ok(certificate) = Certificate::parse(bytes) else { return false };
+    assert_eq!(certificate.write().as_bytes(), bytes, "one encoding");
     true
 }
 

@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     target("checkpoint", statements::checkpoint, 3000),
     target("signed_checkpoint", audit::signed_checkpoint, 3000),
     target("attest", audit::attest, 3000),
+    target("erased", audit::erased, 3000),
     target("receipt", audit::receipt, 3000),
     target("extension", audit::extension, 3000),
     target("frame", binary::frame, 3000),

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use hoidla_format::{Bytes, Hash32, StreamId, frame::Chain};
 use hoidla_protocol::{
-    AppendHead, ClientSession, HEAD, Handle, Head, Open, Opened, Request, Response, Role, ServerSession, Type, Welcome, server::MOST_STREAMS,
+    AppendHead, ClientSession, HEAD, Handle, Head, Open, Opened, Request, Response, Role, ServerSession, Type, Welcome,
+    server::MOST_STREAMS,
 };
 
 /// Windows that the first byte chooses from.
@@ -175,7 +176,10 @@ pub fn server_seeds() -> Vec<Vec<u8>> {
         session(0x30, &[(0, open(1, 0)), (0, append(1, 1, 0, 5000)), (2, append(1, 1, 5000, 1 << 20)), (0, Request::Health.encode())]),
         session(0x31, &[(0, Request::Papers.encode()), (0, Request::Seal { grant: None }.encode())]),
         session(0x32, &[(0, Request::List { dataset: land.clone() }.encode()), (0, Request::Keys { grant: Hash32([3; 32]) }.encode())]),
-        session(0x21, &[(0, open(1, 100)), (3, append(1, 1, 100, 4000)), (2, append(1, 1, 0, 4000)), (4, open(1, 900)), (2, append(2, 7, 900, 64))]),
+        session(
+            0x21,
+            &[(0, open(1, 100)), (3, append(1, 1, 100, 4000)), (2, append(1, 1, 0, 4000)), (4, open(1, 900)), (2, append(2, 7, 900, 64))],
+        ),
         session(0x30, &[(0x84, open(2, 50)), (2, append(1, 8, 50, 12)), (8, open(3, 1)), (2, append(2, u32::MAX, 1, 12))]),
     ]
 }
@@ -192,6 +196,9 @@ pub fn client_seeds() -> Vec<Vec<u8>> {
     let (step, refused) = (|m: Vec<u8>| [&[0][..], &m].concat(), hoidla_protocol::Refused::new(hoidla_protocol::Code::Full, "full"));
     vec![
         session(2, &[&step(opened(1, 0, 0)), &[0x81, 0x89], &step(kept(1, 12)), &step(window(36)), &step(kept(1, 36))]),
-        session(1, &[&step(opened(1, 90, 2)), &step(opened(2, 0, 0)), &[0x82], &step(Response::Refused(refused.about(Handle(2))).encode())]),
+        session(
+            1,
+            &[&step(opened(1, 90, 2)), &step(opened(2, 0, 0)), &[0x82], &step(Response::Refused(refused.about(Handle(2))).encode())],
+        ),
     ]
 }

@@ -56,6 +56,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<DiskWord>(text),
         one::<StreamRoot>(text),
         one::<Completeness>(text),
+        one::<Erased>(text),
     ];
     let kinds = accepted.iter().filter(|a| **a).count();
     assert!(kinds <= 1, "a text is of one kind");

@@ -173,6 +173,11 @@ impl SoftAppliance {
         Quote { attest, signature: signature.to_bytes().into(), pcrs: self.registers.iter().map(|r| r.value).collect() }
     }
 
+    /// Its TPM's word about any text, as a signature line under any name.
+    pub fn line(&self, says: Says, text: &str, under: &str) -> hoidla_format::statement::Signature {
+        self.quote(&self.attest(says.qualifying(text))).line(under, &self.key_name.0)
+    }
+
     /// Any quote as a signature line below a text.
     ///
     /// # Panics

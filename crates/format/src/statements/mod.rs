@@ -1,14 +1,17 @@
 //! The statements, a file each group: what a [`site`] is, how its [`vaults`] were
-//! dealt, what a [`ceremony`] says, what [`streams`] carry, and what an [`audit`] found.
+//! dealt, what a [`ceremony`] says, what [`streams`] carry, what an [`audit`] found, and
+//! which disk an [`erasure`] emptied.
 
 pub mod audit;
 pub mod ceremony;
+pub mod erasure;
 pub mod site;
 pub mod streams;
 pub mod vaults;
 
 pub use audit::{Completeness, KeptStream};
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
+pub use erasure::Erased;
 pub use site::{
     AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, DiskWord, Enrolment, PcrValue, Release, Roster, RosterEntry,
     Site, Skip, VaultApproval,
@@ -45,5 +48,6 @@ statements! {
     Approval: "approval", "a custodian's approval";
     EpochHeader: "epoch", "an epoch's header";
     StreamRoot: "root", "a stream's root";
+    Erased: "erased", "a certificate of erasure";
     Completeness: "completeness", "a completeness statement";
 }
