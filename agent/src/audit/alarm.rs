@@ -9,8 +9,8 @@ pub struct Alarm {
     pub origin: String,
     /// What happened.
     pub what: String,
-    /// Where both sides are kept.
-    pub evidence: PathBuf,
+    /// Where both sides are kept, or why they could not be written down.
+    pub evidence: Result<PathBuf, String>,
 }
 
 impl std::error::Error for Alarm {}
@@ -20,7 +20,10 @@ impl fmt::Display for Alarm {
         let Self { origin, what, evidence } = self;
         writeln!(f, "ALARM: {origin} contradicts itself or this agent's record")?;
         writeln!(f, "  what happened: {what}")?;
-        writeln!(f, "  evidence: what was kept here and what was shown now lie in {}; don't delete them", evidence.display())?;
+        match evidence {
+            Ok(dir) => writeln!(f, "  evidence: what was kept here and what was shown now lie in {}; don't delete them", dir.display())?,
+            Err(why) => writeln!(f, "  evidence: NOT written down ({why}); make room, keep this text, and run `hoidla-agent audit` again")?,
+        }
         write!(
             f,
             "  whom to tell: the authority, by telephone, and the operators of the other agents of this appliance, who can compare their \

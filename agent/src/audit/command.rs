@@ -60,16 +60,17 @@ fn alarmed(out: Output, e: &anyhow::Error) -> Option<Outcome> {
 fn tell_alarm(out: Output, alarm: &Alarm) {
     alarm.to_string().lines().for_each(|line| eprintln!("{}", hoidla_cli::screen::plain(line)));
     if out.json {
-        let value = json!({ "alarm": alarm.what, "appliance": alarm.origin, "evidence": alarm.evidence });
+        let value = json!({ "alarm": alarm.what, "appliance": alarm.origin, "evidence": alarm.evidence.as_ref().ok(), "not_written": alarm.evidence.as_ref().err() });
         _ = out.result(&value, "");
     }
 }
 
 fn audit(out: Output, home: &Home, target: &Target, wish: &Arguments) -> Result<Outcome> {
     let mut auditor = Auditor::enter(home, target)?;
+    // The listing first: what it names is in the log that the checkpoint is then asked for.
+    let listed = auditor.streams()?;
     let least = auditor.log_size()?;
     let head = auditor.checkpoint(least)?;
-    let listed = auditor.streams()?;
     let own = State::all(&home.dir)?;
     let expired = missing(&mut auditor, home, &own, &listed)?;
     let bar = out.count("streams", Some(listed.len() as u64));
@@ -79,8 +80,9 @@ fn audit(out: Output, home: &Home, target: &Target, wish: &Arguments) -> Result<
         bar.add(1);
     }
     bar.done();
+    let receipts: Vec<_> = proven.iter().map(|p| &p.receipt).collect();
     let bar = out.count("samples", Some(wish.samples.into()));
-    let sampled = auditor.sample(&head, &listed, wish.samples, |so_far| {
+    let sampled = auditor.sample(&head, &receipts, wish.samples, |so_far| {
         bar.set(so_far.frames.into());
         bar.note(human::bytes(so_far.bytes));
     })?;
@@ -118,7 +120,7 @@ fn missing(auditor: &mut Auditor<'_>, home: &Home, own: &[State], listed: &[Stre
         }
         let (generation, stream, length) = (state.generation, state.stream, state.acknowledged.length);
         let what = format!("of generation {generation}, stream {stream}, {length} bytes were acknowledged, and {there} are there");
-        return Err(auditor.kept().alarm(what, format!("{listed:?}").as_bytes())?.into());
+        return Err(auditor.kept().alarm(what, format!("{listed:?}").as_bytes()).into());
     }
     Ok(expired)
 }
@@ -204,7 +206,7 @@ pub fn after_push(home: &Home, target: &Target, state: &State, tell: &dyn Fn(&st
         Err(e) => match e.downcast_ref::<Alarm>() {
             Some(alarm) => {
                 alarm.to_string().lines().for_each(|line| tell(line));
-                (Outcome::No, json!({ "alarm": alarm.what, "evidence": alarm.evidence }))
+                (Outcome::No, json!({ "alarm": alarm.what, "evidence": alarm.evidence.as_ref().ok(), "not_written": alarm.evidence.as_ref().err() }))
             }
             None => {
                 tell(&format!(

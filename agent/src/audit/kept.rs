@@ -7,7 +7,7 @@
 //!                           alarm-N/              what.txt, kept.txt, shown
 //! ```
 //! Promises: the checkpoint is replaced only by one that extends it, whole and synced; evidence
-//! is never overwritten. Whoever deletes the folder deletes this agent's memory: keep copies.
+//! is never overwritten, and an alarm is one even if it cannot be written down. Whoever deletes the folder deletes this agent's memory: keep copies.
 
 use std::{
     fs::{self, File},
@@ -34,7 +34,7 @@ use crate::home::read_bounded;
 pub const MOST_PAPERS: usize = 4096;
 /// What an auditor needs of them.
 const WANTED: [&str; 4] = [Site::KIND, Release::KIND, Enrolment::KIND, ApplianceIdentity::KIND];
-/// The most alarms that are written down; more add nothing.
+/// The most alarms that are written down; later ones point to the last folder.
 const MOST_ALARMS: u32 = 1000;
 
 /// See the module.
@@ -60,7 +60,9 @@ impl Kept {
 
     /// Waits until no other run of this agent compares checkpoints.
     pub fn lock(&self) -> Result<Flock<File>> {
-        let file = File::create(self.dir.join("lock"))?;
+        let path = self.dir.join("lock");
+        // A disk that only reads must not keep a contradiction from being seen.
+        let file = File::create(&path).or_else(|e| File::open(&path).map_err(|_| e))?;
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| anyhow!("{} cannot be locked: {e}", self.dir.display()))
     }
 
@@ -123,27 +125,40 @@ impl Kept {
         Ok(papers)
     }
 
-    /// Writes an alarm down: what was kept, and what was shown.
-    pub fn alarm(&self, what: String, shown: &[u8]) -> Result<Alarm> {
-        let mut number = 1;
-        let evidence = loop {
+    /// An alarm, written down if that can be: what was kept, and what was shown.
+    pub fn alarm(&self, what: String, shown: &[u8]) -> Alarm {
+        let evidence = self.write_down(&what, shown).map_err(|e| format!("{e:#}"));
+        Alarm { origin: self.origin.clone(), what, evidence }
+    }
+
+    /// The folder of an alarm: that of the same contradiction, a new one, or the last that there may be.
+    fn write_down(&self, what: &str, shown: &[u8]) -> Result<PathBuf> {
+        for number in 1..=MOST_ALARMS {
             let dir = self.dir.join(format!("alarm-{number}"));
             match fs::create_dir(&dir) {
-                Ok(()) => break dir,
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && number < MOST_ALARMS => number += 1,
-                Err(e) => {
-                    return Err(e)
-                        .with_context(|| format!("ALARM: {}: {what}; and it cannot be written down in {}", self.origin, dir.display()));
-                }
+                Ok(()) => return self.fill(&dir, what, shown).map(|()| dir),
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e).with_context(|| format!("cannot make {}", dir.display())),
+                Err(_) if tells(&dir, what, shown) => return Ok(dir),
+                Err(_) => {}
             }
-        };
-        if let Ok(Some(kept)) = self.checkpoint() {
-            write(&evidence.join("kept.txt"), kept.write().as_bytes())?;
         }
-        write(&evidence.join("shown"), shown)?;
-        write(&evidence.join("what.txt"), format!("{}\n{}\n{what}\n", Moment::now(), self.origin).as_bytes())?;
-        Ok(Alarm { origin: self.origin.clone(), what, evidence })
+        Ok(self.dir.join(format!("alarm-{MOST_ALARMS}")))
     }
+
+    fn fill(&self, dir: &Path, what: &str, shown: &[u8]) -> Result<()> {
+        if let Ok(Some(kept)) = self.checkpoint() {
+            write(&dir.join("kept.txt"), kept.write().as_bytes())?;
+        }
+        write(&dir.join("shown"), shown)?;
+        write(&dir.join("what.txt"), format!("{}\n{}\n{what}\n", Moment::now(), self.origin).as_bytes())
+    }
+}
+
+/// Whether a folder tells of just this contradiction.
+fn tells(dir: &Path, what: &str, shown: &[u8]) -> bool {
+    let told = fs::read_to_string(dir.join("what.txt")).unwrap_or_default();
+    let told = told.splitn(3, '\n').nth(2).and_then(|t| t.strip_suffix('\n'));
+    told == Some(what) && fs::read(dir.join("shown")).is_ok_and(|s| s == shown)
 }
 
 /// Writes a file so that after a power cut it is the old one or the new one.
@@ -157,4 +172,30 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_that_cannot_be_written_down_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept { dir: dir.path().join("gone"), origin: "hoidla/lux/lux-1".into() };
+        let alarm = kept.alarm("a fork".into(), b"shown");
+        assert!(alarm.evidence.is_err() && alarm.to_string().contains("NOT written down"), "{alarm}");
+    }
+
+    #[test]
+    fn the_same_contradiction_makes_no_new_folder_and_the_last_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept { dir: dir.path().into(), origin: "hoidla/lux/lux-1".into() };
+        let of = |what: &str, shown: &[u8]| kept.alarm(what.into(), shown).evidence.unwrap();
+        let first = of("a fork\nof two lines", b"shown");
+        assert_eq!(of("a fork\nof two lines", b"shown"), first);
+        assert_ne!(of("a fork\nof two lines", b"other"), first);
+        assert_ne!(of("a fork", b"shown"), first);
+        (4..=MOST_ALARMS).for_each(|n| fs::create_dir(dir.path().join(format!("alarm-{n}"))).unwrap());
+        assert_eq!(of("a new one", b"shown"), dir.path().join(format!("alarm-{MOST_ALARMS}")));
+    }
 }

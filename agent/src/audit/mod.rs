@@ -13,7 +13,7 @@ mod kept;
 mod sample;
 mod witness;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, anyhow, bail};
 use hoidla_cli::NextStep;
@@ -34,6 +34,9 @@ use crate::home::Home;
 
 /// How long the appliance may take for one answer; it waits for a checkpoint up to a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The most streams of one dataset in a listing; as many receipts an auditor reads.
+const MOST_STREAMS: usize = 100_000;
 
 /// A checkpoint that was believed just now.
 pub struct Head {
@@ -106,12 +109,16 @@ impl<'h> Auditor<'h> {
     pub fn streams(&mut self) -> Result<Vec<StreamEntry>> {
         let (mut streams, dataset) = (vec![], self.home.dataset().clone());
         self.parts(&Request::List { dataset }, |part| match part {
-            Response::Stream(stream) => {
+            Response::Stream(stream) if streams.len() < MOST_STREAMS => {
                 streams.push(stream);
                 Ok(())
             }
-            _ => Err(Broken::Protocol("something else in a listing").into()),
+            _ => Err(Broken::Protocol("something else in a listing, or too many streams").into()),
         })?;
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = streams.iter().find(|s: &&StreamEntry| !seen.insert(s.stream)) {
+            bail!("the appliance lists stream {} twice; tell the authority", twice.stream);
+        }
         streams.sort_by_key(|s| (s.generation, s.stream));
         Ok(streams)
     }
@@ -126,7 +133,11 @@ impl<'h> Auditor<'h> {
             Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
             Err(DoorError::Refused(no)) if no.code == Code::Behind => {
                 let what = format!("its log is shorter than the {old} leaves that it had committed to: {}", no.sentence);
-                return Err(self.kept.alarm(what, no.sentence.as_bytes())?.into());
+                return Err(self.kept.alarm(what, no.sentence.as_bytes()).into());
+            }
+            Err(DoorError::Refused(no)) if no.code == Code::Damaged => {
+                let what = format!("it no longer shows that its log begins with the {old} leaves that it had committed to: {}", no.sentence);
+                return Err(self.kept.alarm(what, no.sentence.as_bytes()).into());
             }
             Err(e) => return Err(e.into()),
         };
@@ -135,7 +146,7 @@ impl<'h> Auditor<'h> {
                 self.kept.keep_checkpoint(&head.signed)?;
                 Ok(head)
             }
-            Err(what) => Err(self.kept.alarm(what, &extension)?.into()),
+            Err(what) => Err(self.kept.alarm(what, &extension).into()),
         }
     }
 
@@ -177,7 +188,7 @@ impl<'h> Auditor<'h> {
         let (dataset, size) = (self.home.dataset().clone(), head.signed.head().size);
         let (mut found, mut bytes) = (None, None);
         let prove = Prove { dataset: dataset.clone(), stream, offset, size, frame };
-        self.parts(&Request::Prove(prove), |part| match part {
+        let shown = self.parts(&Request::Prove(prove), |part| match part {
             Response::Part(part) if found.is_none() => {
                 found = Some(part);
                 Ok(())
@@ -187,7 +198,15 @@ impl<'h> Auditor<'h> {
                 Ok(())
             }
             _ => Err(Broken::Protocol("something else than the part that was asked for").into()),
-        })?;
+        });
+        match shown {
+            // It was acknowledged, or listed before this head was signed.
+            Err(DoorError::Refused(no)) if matches!(no.code, Code::Unknown | Code::Damaged) => {
+                let what = format!("it no longer shows byte {offset} of stream {stream}, which it had: {}", no.sentence);
+                return Err(self.kept.alarm(what, head.signed.write().as_bytes()).into());
+            }
+            shown => _ = shown?,
+        }
         let part = found.ok_or_else(|| anyhow!("the appliance gave no proof for byte {offset} of stream {stream}"))?;
         let about = (&part.leaf.dataset, part.leaf.stream) == (&dataset, stream);
         let covers = (part.leaf.part.at()..part.leaf.part.end()).contains(&offset);
@@ -195,11 +214,11 @@ impl<'h> Auditor<'h> {
             Ok(receipt) if about && covers => receipt,
             Ok(receipt) => {
                 let what = format!("asked about byte {offset} of stream {stream}, it proved something about another place");
-                return Err(self.kept.alarm(what, receipt.write().as_bytes())?.into());
+                return Err(self.kept.alarm(what, receipt.write().as_bytes()).into());
             }
             Err(e) => {
                 let what = format!("byte {offset} of stream {stream} is not in its log: {e}");
-                return Err(self.kept.alarm(what, &part.leaf.to_bytes())?.into());
+                return Err(self.kept.alarm(what, &part.leaf.to_bytes()).into());
             }
         };
         let data = match bytes {
@@ -220,7 +239,7 @@ impl<'h> Auditor<'h> {
             return Ok(data);
         }
         let what = format!("the frame at byte {offset} of stream {} is not the one that it had committed to", part.leaf.stream);
-        Err(self.kept.alarm(what, &data)?.into())
+        Err(self.kept.alarm(what, &data).into())
     }
 
     /// A receipt for all that was acknowledged of a stream, kept at home.
@@ -229,7 +248,7 @@ impl<'h> Auditor<'h> {
         if !passes(&part, acknowledged) {
             let what =
                 format!("its log has other bytes of stream {stream} than this agent saw acknowledged, up to byte {}", acknowledged.length);
-            return Err(self.kept.alarm(what, receipt.write().as_bytes())?.into());
+            return Err(self.kept.alarm(what, receipt.write().as_bytes()).into());
         }
         self.kept.keep_receipt(&receipt)?;
         Ok(receipt)

@@ -39,7 +39,7 @@ impl Auditor<'_> {
                 Ok(_) => bail!("{} answered something else than was asked; tell the authority", other.origin),
                 Err(DoorError::Refused(no)) if no.code == Code::Fork => {
                     let what = format!("{} saw another head of its log before: {}", other.origin, no.sentence);
-                    return Err(self.kept.alarm(what, extension.write().as_bytes())?.into());
+                    return Err(self.kept.alarm(what, extension.write().as_bytes()).into());
                 }
                 Err(e) => return Err(e.into()),
             };
@@ -62,7 +62,7 @@ impl Auditor<'_> {
             Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
             Err(DoorError::Refused(no)) if no.code == Code::Behind => {
                 let what = format!("its log is shorter than the {old} leaves that {} saw signed", other.origin);
-                return Err(self.kept.alarm(what, seen.write().as_bytes())?.into());
+                return Err(self.kept.alarm(what, seen.write().as_bytes()).into());
             }
             Err(e) => return Err(e.into()),
         };
@@ -70,7 +70,7 @@ impl Auditor<'_> {
         checkpoint::check(&extension.checkpoint, &known)?;
         if let Err(e) = extension.follows(seen.head()) {
             let what = format!("its log does not begin with the {old} leaves that {} saw signed: {e}", other.origin);
-            return Err(self.kept.alarm(what, format!("{}\n{}", seen.write(), extension.write()).as_bytes())?.into());
+            return Err(self.kept.alarm(what, format!("{}\n{}", seen.write(), extension.write()).as_bytes()).into());
         }
         Ok(extension)
     }

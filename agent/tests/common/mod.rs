@@ -147,6 +147,8 @@ pub enum Lie {
     Name,
     /// Bytes that are no checkpoint.
     Garbage,
+    /// Bytes that were acknowledged are not known.
+    Gone,
     /// A proof of another place.
     Place,
     /// A proof with a flipped bit.
@@ -607,7 +609,7 @@ impl Stored {
 /// The part that covers an offset: every frame is one.
 fn prove_part(store: &Store, lie: Option<Lie>, ask: &Prove) -> Vec<Response> {
     let covers = |l: &Leaf| l.stream == ask.stream && (l.part.at()..l.part.end()).contains(&ask.offset);
-    let Some(mut index) = store.log.leaves.iter().position(covers) else {
+    let Some(mut index) = store.log.leaves.iter().position(covers).filter(|_| lie != Some(Lie::Gone)) else {
         return vec![Response::Refused(Refused::new(Code::Unknown, "nothing is kept there"))];
     };
     if lie == Some(Lie::Place) {

@@ -356,6 +356,9 @@ fn parse_welcome(r: &mut Reader<'_>) -> Result<Welcome, Malformed> {
     })
 }
 
+/// The most bytes of one stream: 2^63.
+const MOST_BYTES: u64 = 1 << 63;
+
 fn parse_stream(r: &mut Reader<'_>) -> Result<StreamEntry, Malformed> {
     let entry = StreamEntry {
         stream: StreamId(r.array()?),
@@ -364,6 +367,9 @@ fn parse_stream(r: &mut Reader<'_>) -> Result<StreamEntry, Malformed> {
         kept_days: r.u32()?,
         epochs: list(r, MOST_EPOCHS, "too many epochs", |r| Ok(Epoch { epoch: r.u32()?, start: r.u64()? }))?,
     };
+    if entry.bytes > MOST_BYTES {
+        return Err(Malformed::Field("a stream longer than any can be"));
+    }
     let rising = entry.epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.start < b.start);
     let within = entry.epochs.iter().all(|e| e.epoch > 0 && e.start < entry.bytes);
     if rising && within { Ok(entry) } else { Err(Malformed::Field("epochs that don't rise within their stream")) }

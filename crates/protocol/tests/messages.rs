@@ -239,6 +239,9 @@ fn numbers_that_make_no_sense_are_refused() {
         epochs: vec![Epoch { epoch: 2, start: 0 }, Epoch { epoch: 1, start: 10 }],
     };
     assert!(Response::parse(Type::Stream, &Response::Stream(falling).encode()[HEAD..]).is_err());
+    let of = |bytes| StreamEntry { stream: StreamId([0; 16]), generation: 1, bytes, kept_days: 90, epochs: vec![] };
+    let parse = |entry| Response::parse(Type::Stream, &Response::Stream(entry).encode()[HEAD..]);
+    assert!(parse(of(1 << 63)).is_ok() && parse(of((1 << 63) + 1)).is_err());
 }
 
 /// The vectors of docs/formats/protocol.md: nobody may change the layout unawares.
