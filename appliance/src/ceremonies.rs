@@ -26,7 +26,7 @@ use hoidla_format::{
 use hoidla_protocol::{Code, Key, Progress, Refused, Response, Type, VaultProgress};
 use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
 use hoidla_tpm::{Clock, Tpm};
-use hoidla_uring::Store;
+use hoidla_uring::{Store, StoreError};
 use hoidla_verify::TpmName;
 
 use crate::{
@@ -338,7 +338,11 @@ impl Ceremonies {
         let mut places = Vec::new();
         for (stream, state) in self.store.streams(dataset.clone()).await? {
             if state.epoch > state.closed {
-                self.store.close_epoch(stream, state.epoch).await?;
+                match self.store.close_epoch(stream, state.epoch).await {
+                    // It takes nothing more, so that nothing could follow what is opened now.
+                    Ok(()) | Err(StoreError::Refused(hoidla_store::Refused::OnlyReads(_))) => {}
+                    Err(e) => return Err(e.into()),
+                }
             }
             let place = |(epoch, start): &(u32, u64)| Place { dataset: dataset.clone(), stream, epoch: *epoch, start: *start };
             places.extend(state.epochs.iter().map(|e| (state.generation.number, place(e))));

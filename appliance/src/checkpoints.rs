@@ -2,7 +2,9 @@
 //!
 //! Promises: a checkpoint covers acknowledged leaves only, so that no power cut takes back what
 //! it vouches for; whoever asks while one is being signed shares the next one, so that the TPM
-//! signs once for any number of them. Nothing is signed that nobody asked for.
+//! signs once for any number of them. Nothing is signed that nobody asked for, and nothing at
+//! all of a store that only reads: its log is older than what was signed before, so that one
+//! more signature, under the counter's newer number, would make an old head look like the last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -62,17 +64,21 @@ impl Signer {
 pub(crate) struct Checkpoints {
     signer: Arc<Signer>,
     store: Store,
+    only_reads: Option<String>,
     last: Mutex<Option<SignedCheckpoint>>,
 }
 
 impl Checkpoints {
-    /// Of this store's log.
-    pub fn new(signer: Arc<Signer>, store: Store) -> Self {
-        Self { signer, store, last: Mutex::default() }
+    /// Of this store's log; with why the store only reads, if it does.
+    pub fn new(signer: Arc<Signer>, store: Store, only_reads: Option<String>) -> Self {
+        Self { signer, store, only_reads, last: Mutex::default() }
     }
 
     /// A checkpoint of at least so many leaves.
     pub async fn covering(&self, least: u64) -> Result<SignedCheckpoint, Refused> {
+        if let Some(why) = &self.only_reads {
+            return Err(Refused::new(Code::Behind, format!("this appliance only reads, and signs no head of its log: {why}")));
+        }
         let until = Instant::now() + PATIENCE;
         while self.size().await? < least {
             if Instant::now() >= until {

@@ -135,7 +135,7 @@ pub struct Panel {
     pub log_size: u64,
     /// Damaged records and alarms since the start.
     pub damaged: u64,
-    /// Stores behind their agents and forks, since the start.
+    /// Stores behind their agents or the counter, and forks, since the start.
     pub alarms: u64,
     /// Grants open now.
     pub openings: u16,
@@ -193,7 +193,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
     let witness = Arc::new(Witness::new(state.witnessed(), authority, signer.clone())?);
-    let checkpoints = Checkpoints::new(signer, store.clone());
+    let checkpoints = Checkpoints::new(signer, store.clone(), report.opened.only_reads.clone());
     let ceremonies = Arc::new(Ceremonies::new(ground, tpm.clone(), helpers, admission.clone(), store.clone()));
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
@@ -224,7 +224,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
         damaged: AtomicU64::new(damaged),
-        alarms: AtomicU64::new(0),
+        alarms: AtomicU64::new(report.opened.only_reads.is_some().into()),
         started: Instant::now(),
     });
     let start_ms = began.elapsed().as_millis() as u64;

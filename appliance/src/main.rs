@@ -340,7 +340,7 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     for tray in &panel.trays {
         screen.field(&format!("tray {}", tray.tray), &tray.says);
     }
-    panel.troubles.iter().for_each(|t| _ = screen.item(t));
+    panel.troubles.iter().for_each(|t| _ = screen.item(&format!("since the start: {t}")));
     output.result(&serde_json::json!({ "alive": alive, "seconds_old": age, "panel": panel }), screen.text())?;
     let well = alive && panel.disks.0 == panel.disks.1 && panel.alarms == 0 && panel.damaged == 0;
     Ok(if well { Outcome::Done } else { Outcome::No })

@@ -106,10 +106,12 @@ pub fn consistency(old: &[u8], extension: &[u8], papers: &Papers) -> Result<Repo
         return Ok(Report::no(format!("the TPM's counter went back from {} to {}", from.counter, to.counter)));
     }
     let mut report = whole(new, &verified);
-    report.proven.insert(
-        0,
-        format!("the log of {} only grew, from {} to {} leaves: nothing in it was changed or removed", to.origin(), from.size, to.size),
-    );
+    let how = if from.size == to.size {
+        format!("stands at {} leaves still", to.size)
+    } else {
+        format!("only grew, from {} to {} leaves", from.size, to.size)
+    };
+    report.proven.insert(0, format!("the log of {} {how}: nothing in it was changed or removed", to.origin()));
     Ok(report)
 }
 

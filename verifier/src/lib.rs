@@ -12,18 +12,18 @@ mod papers;
 mod report;
 mod statement;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use hoidla_cli::{Outcome, Output};
+use hoidla_cli::{NextStep, Outcome, Output};
 
-use papers::Papers;
+use papers::{Another, Papers};
 pub use report::{Report, Verdict};
 
 const HELP: &str = "Examples:
   hoidla-verify --authority '1a2b 3c4d 5e6f 7081 92a3 b4c5' statement audit-2027-01
-  hoidla-verify --authority ... receipt receipts/4f...c1.txt --papers papers
+  hoidla-verify --authority ... receipt audit-2027-01/receipts/4f...c1.txt
   hoidla-verify --authority ... consistency before.txt extension.txt --papers papers
 Exit code 0: whole. 1: checked, and the answer is no. 2: cannot tell.";
 
@@ -43,7 +43,7 @@ pub struct Arguments {
 /// Where the papers are.
 #[derive(Args)]
 struct PapersArgument {
-    /// Site file, releases, enrolments and identities: files or folders; the folder `papers` beside the file if not given.
+    /// Site file, releases, enrolments and identities: files or folders; the folder `papers` beside the file, or above it, if not given.
     #[arg(long, value_name = "PATH")]
     papers: Vec<PathBuf>,
 }
@@ -102,10 +102,14 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
 
 /// What the files show; an error if that cannot be told.
 pub fn report(arguments: &Arguments) -> Result<Report> {
+    judged(arguments).or_else(|e| e.downcast::<Another>().map(|no| Report::no(no.to_string())))
+}
+
+fn judged(arguments: &Arguments) -> Result<Report> {
     let digits = arguments.authority.as_deref();
-    let gather = |paths: &PapersArgument, beside: &PathBuf| {
-        let default = [beside.parent().unwrap_or(beside).join("papers")];
-        Papers::gather(if paths.papers.is_empty() { &default } else { &paths.papers }, digits)
+    let gather = |paths: &PapersArgument, of: &Path| match paths.papers.as_slice() {
+        [] => Papers::gather(&[beside(of)?], digits),
+        given => Papers::gather(given, digits),
     };
     match &arguments.command {
         Command::Receipt { file, papers } => judge::receipt(&papers::read(file)?, &gather(papers, file)?),
@@ -117,4 +121,15 @@ pub fn report(arguments: &Arguments) -> Result<Report> {
         Command::Statement { folder } => statement::check(folder, &Papers::gather(&[folder.join("papers")], digits)?),
         Command::Site { papers } => Ok(judge::site(&Papers::gather(papers, digits)?)),
     }
+}
+
+/// The papers of a folder of evidence, where the file lies in it or in one of its folders.
+fn beside(file: &Path) -> Result<PathBuf> {
+    let folder = file.parent().unwrap_or(file);
+    let places = [folder.join("papers"), folder.join("../papers")];
+    places
+        .into_iter()
+        .find(|p| p.is_dir())
+        .with_context(|| format!("no papers lie beside {}", file.display()))
+        .next("give the site file, release, enrolment and identity with --papers, a folder or file each")
 }

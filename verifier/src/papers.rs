@@ -54,6 +54,16 @@ impl Papers {
     }
 }
 
+/// The papers are another authority's than the auditor's: a no, whatever else they say.
+#[derive(Debug)]
+pub struct Another(pub String);
+
+impl std::fmt::Display for Another {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The key that the site files name, if its digits are those given.
 fn authority(notes: &[Vec<u8>], digits: Option<&str>) -> Result<VerifyingKey> {
     let site = notes.iter().find(|n| kind_of(n) == Some(Site::KIND));
@@ -67,8 +77,10 @@ fn authority(notes: &[Vec<u8>], digits: Option<&str>) -> Result<VerifyingKey> {
             .next(format!("compare these digits with the authority or a custodian, then give them: --authority '{found}'"));
     };
     if !fingerprint::same(given, &found) {
-        return Err(anyhow!("these papers are of the authority {found}, not of {given}"))
-            .next("ask who gave you these files; they prove nothing under the digits that you gave");
+        let why = format!(
+            "these papers are of the authority {found}, not of {given}: they prove nothing under the digits that you gave; ask who gave you these files"
+        );
+        return Err(anyhow::Error::msg(Another(why)));
     }
     Ok(key)
 }

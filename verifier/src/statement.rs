@@ -104,8 +104,9 @@ fn streams(folder: &Path, said: &Completeness, signed: &SignedCheckpoint) -> Res
 fn fits(receipt: &[u8], stream: &KeptStream, said: &Completeness, signed: &SignedCheckpoint) -> Result<(), String> {
     let receipt = Receipt::parse(receipt).map_err(|e| e.to_string())?;
     let (leaf, covers) = (receipt.leaf(), receipt.covers());
-    if receipt.checkpoint().head() != signed.head() {
-        return Err("its receipt is under another checkpoint".into());
+    // Every byte of it, signatures too: each receipt of a folder that is called whole is whole alone.
+    if receipt.checkpoint().write() != signed.write() {
+        return Err("its receipt is under another checkpoint, or one signed otherwise, than the folder's".into());
     }
     if leaf.stream != stream.stream || leaf.dataset != said.dataset {
         return Err("its receipt is of another stream or dataset".into());

@@ -132,7 +132,7 @@ impl<'h> Auditor<'h> {
             Ok(Response::Extension(bytes)) => bytes,
             Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
             Err(DoorError::Refused(no)) if no.code == Code::Behind => {
-                let what = format!("its log is shorter than the {old} leaves that it had committed to: {}", no.sentence);
+                let what = format!("asked for its head after the {old} leaves seen here, it says that it went back: {}", no.sentence);
                 return Err(self.kept.alarm(what, no.sentence.as_bytes()).into());
             }
             Err(DoorError::Refused(no)) if no.code == Code::Damaged => {

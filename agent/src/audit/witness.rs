@@ -61,7 +61,10 @@ impl Auditor<'_> {
             Ok(Response::Extension(bytes)) => bytes,
             Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
             Err(DoorError::Refused(no)) if no.code == Code::Behind => {
-                let what = format!("its log is shorter than the {old} leaves that {} saw signed", other.origin);
+                let what = format!(
+                    "asked to go on from the {old} leaves that {} saw signed, it says that it went back: {}",
+                    other.origin, no.sentence
+                );
                 return Err(self.kept.alarm(what, seen.write().as_bytes()).into());
             }
             Err(e) => return Err(e.into()),

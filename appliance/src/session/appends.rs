@@ -237,11 +237,11 @@ pub(crate) fn refusal(daemon: &crate::daemon::Daemon, e: StoreError) -> Refused 
         R::Fork { .. } => Code::Fork,
         R::EpochOver { .. } => Code::EpochClosed,
         R::Foreign => Code::NotAllowed,
-        R::Alarmed { .. } => Code::Behind,
+        R::Alarmed { .. } | R::OnlyReads(_) => Code::Behind,
         R::Unknown => Code::Unknown,
         R::Expired { .. } => Code::Expired,
         R::NotOver => Code::NotAllowed,
-        R::OnlyReads(_) | R::Stopped(_) => Code::Failed,
+        R::Stopped(_) => Code::Failed,
     };
     if matches!(code, Code::Fork | Code::Behind) {
         daemon.alarm(&why.to_string());

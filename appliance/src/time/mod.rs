@@ -16,7 +16,7 @@ use std::{
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_store::Tenure;
 use hoidla_tpm::{Counter, Tpm};
-use hoidla_uring::Store;
+use hoidla_uring::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -99,7 +99,11 @@ impl Keeper {
     /// Tells the store what the site file promises. The longest that was ever said holds.
     pub async fn promise(&self) -> anyhow::Result<()> {
         for d in &self.papers.site.statement.datasets {
-            self.store.promise(&d.name, d.retention_days).await?;
+            match self.store.promise(&d.name, d.retention_days).await {
+                // Nothing ends in it, whatever was promised.
+                Ok(()) | Err(StoreError::Refused(hoidla_store::Refused::OnlyReads(_))) => {}
+                Err(e) => return Err(e.into()),
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod keeping;
 pub mod narrate;
 pub mod programs;
 pub mod sample;

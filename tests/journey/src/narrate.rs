@@ -7,6 +7,28 @@ use std::{
 
 use hoidla_cli::{Progress, Screen, human};
 
+/// Columns of a row of what a program wrote longer than a screen.
+const QUOTED: usize = 74;
+
+/// A line of a program: as it is if the program fitted it to a screen, or in rows, the others set in.
+fn rows(line: &str) -> Vec<String> {
+    if line.chars().count() <= 80 {
+        return vec![line.to_owned()];
+    }
+    let indent = line.chars().take_while(|c| *c == ' ').count();
+    let mut rows = vec![" ".repeat(indent)];
+    for (at, word) in line[indent..].split(' ').enumerate() {
+        let row = rows.last_mut().expect("there is always one");
+        if at > 0 && row.chars().count() + 1 + word.chars().count() > QUOTED {
+            rows.push(format!("{}{word}", " ".repeat(indent + 2)));
+        } else {
+            row.push_str(if at > 0 { " " } else { "" });
+            row.push_str(word);
+        }
+    }
+    rows
+}
+
 /// A voice; silent in tests.
 #[derive(Debug)]
 pub struct Narrator {
@@ -72,7 +94,7 @@ impl Narrator {
 
     /// What a program wrote for people, set in.
     pub fn quote(&self, text: &str) {
-        for line in text.lines() {
+        for line in text.lines().flat_map(rows) {
             self.put(&format!("{}    | {line}{}", self.dim.0, self.dim.1));
         }
     }

@@ -48,7 +48,7 @@ impl Programs {
             .find(|f| f.join("hoidlad").exists())
             .context("the programs are not built beside this one; next: cargo build --workspace --all-targets")?
             .to_owned();
-        for name in ["hoidlad", "hoidla-provision", "hoidla-agent", "hoidla-custodian"] {
+        for name in ["hoidlad", "hoidla-provision", "hoidla-agent", "hoidla-custodian", "hoidla-verify"] {
             ensure!(folder.join(name).exists(), "{name} is not built; next: cargo build --workspace --all-targets");
         }
         fs::create_dir_all(logs)?;

@@ -42,6 +42,7 @@ pub struct Stage {
     tpm: Option<SoftTpm>,
     daemon: Option<Supervisor>,
     address: String,
+    digits: String,
     told: BTreeSet<String>,
 }
 
@@ -58,7 +59,7 @@ impl Stage {
             fs::create_dir_all(folder.join(place))?;
         }
         let address = format!("127.0.0.1:{}", free_port()?);
-        Ok(Self { folder, programs, narrator, tpm: None, daemon: None, address, told: BTreeSet::new() })
+        Ok(Self { folder, programs, narrator, tpm: None, daemon: None, address, digits: String::new(), told: BTreeSet::new() })
     }
 
     /// A path on the stage.
@@ -107,6 +108,15 @@ impl Stage {
     pub fn start_tpm(&mut self) -> Result<()> {
         self.tpm = Some(SoftTpm::start(&self.at("embassy/tpm"))?);
         Ok(())
+    }
+
+    /// The authority's digits, as it reads them out by telephone when it has signed its site.
+    ///
+    /// # Errors
+    /// If the site was not signed yet.
+    pub fn digits(&self) -> Result<String> {
+        ensure!(!self.digits.is_empty(), "the site has not been signed");
+        Ok(self.digits.clone())
     }
 
     /// Where the appliance listens.
@@ -172,7 +182,9 @@ impl Stage {
         args.push("--recovery");
         args.extend(recovery.iter().map(String::as_str));
         self.authority(&args)?;
-        self.authority(&["site", "sign"])?;
+        let signed = self.authority(&["site", "sign"])?;
+        let digits = signed.out.lines().find_map(|l| l.strip_prefix("authority "));
+        self.digits = digits.context("the authority's program says no digits")?.to_owned();
         Ok(())
     }
 
@@ -306,6 +318,25 @@ impl Stage {
     pub fn agent(&mut self, args: &[&str]) -> Result<Answer> {
         self.tell("hoidla-agent", args);
         self.programs.run("hoidla-agent", args, "")
+    }
+
+    /// The auditor's program; any exit code is an answer.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn auditor(&mut self, args: &[&str]) -> Result<Answer> {
+        self.tell("hoidla-verify", args);
+        self.programs.run("hoidla-verify", args, "")
+    }
+
+    /// How the appliance says it is.
+    ///
+    /// # Errors
+    /// If its program cannot be started.
+    pub fn panel(&mut self) -> Result<Answer> {
+        let args = ["status", "--state", "embassy/state"];
+        self.tell("hoidlad", &args);
+        self.programs.run("hoidlad", &args, "")
     }
 
     /// A reader makes a key on a laptop.

@@ -15,6 +15,7 @@ use hoidla_cli::human;
 use crate::{
     Stage,
     compare::{Compared, compare},
+    keeping::{self, TAKEN},
     programs::wait_until,
     search::{Finder, NEEDLE, Seen, mapped_files, needles_of},
     stage::{CUSTODIANS, DATASET, DISKS, RECOVERY},
@@ -40,6 +41,8 @@ pub struct Told {
     pub agent_killed: bool,
     /// The largest resident memory of `hoidlad`, in bytes.
     pub peak: u64,
+    /// From a disk's taking out until the blank one in its place was whole.
+    pub rebuilt: Duration,
     /// What the search for plaintext saw on the disks.
     pub disks: Seen,
     /// And in memory.
@@ -60,7 +63,11 @@ pub fn tell(stage: &mut Stage, path: &Path) -> Result<Told> {
     let mut told = Told { bytes: weigh(path)?, ..Told::default() };
     prologue(stage, told.bytes)?;
     let marker = copy_in(stage, path, &mut told)?;
+    keeping::prove(stage)?;
+    let swapped = keeping::swap_a_disk(stage, path)?;
     search(stage, path, &marker, &mut told)?;
+    keeping::rebuilt(stage, swapped, &mut told)?;
+    stage.narrator.done();
     lose_home(stage)?;
     restore(stage, path, &mut told)?;
     ends(stage, path)?;
@@ -194,13 +201,14 @@ fn search(stage: &mut Stage, path: &Path, marker: &[[u8; NEEDLE]], told: &mut To
     let pid = stage.daemon()?.pid();
     let finder = Finder::new(&needles_of(path, NEEDLES)?).without(&mapped_files(pid)?)?;
     stage.narrator.say(&format!(
-        "Somebody takes both disks and an image of the running hoidlad's memory, and looks for {} stretches of 32 bytes out of the files.",
+        "Somebody has the disk that was taken, the other one and an image of the running hoidlad's memory, and looks for {} stretches of 32 bytes out of the files.",
         human::grouped(finder.needles() as u64)
     ));
-    let sizes: u64 = DISKS.iter().map(|d| fs::metadata(stage.at(d)).map_or(0, |m| m.len())).sum();
+    let disks = [TAKEN, DISKS[1]];
+    let sizes: u64 = disks.iter().map(|d| fs::metadata(stage.at(d)).map_or(0, |m| m.len())).sum();
     let bar = stage.narrator.bytes("searching", sizes);
     let planted = Finder::new(marker);
-    for disk in DISKS {
+    for disk in disks {
         let file = stage.at(disk);
         let seen = finder.search_file(&file)?;
         told.disks = Seen { bytes: told.disks.bytes + seen.bytes, found: told.disks.found + seen.found, hidden: 0 };
@@ -236,7 +244,6 @@ fn search(stage: &mut Stage, path: &Path, marker: &[[u8; NEEDLE]], told: &mut To
     stage.grant("alpha", OPEN_FOR, "A drill: is it refused while nobody has agreed?")?;
     refused(stage, "before anybody agreed")?;
     fs::remove_file(stage.at("laptop/grant.txt"))?;
-    stage.narrator.done();
     Ok(())
 }
 
@@ -379,6 +386,8 @@ pub fn table(stage: &Stage, told: &Told) {
             "acknowledged is kept",
             told.restart.map_or("no death in the middle".into(), |d| format!("hoidlad dead and back in {}", human::duration(d))),
         ),
+        row("provable", "checked offline; with one letter altered, refused".into()),
+        row("a disk may go", format!("taken while copying; whole again after {}", human::duration(told.rebuilt))),
         row("nothing to steal", format!("0 finds in {}", human::bytes(told.disks.bytes + told.memory.bytes))),
         row("only a quorum opens", "refused with none and with two; opened with three".into()),
         row("home may be lost", format!("{} restored and compared", human::bytes(told.compared.bytes))),

@@ -26,6 +26,7 @@ fn from_dealing_keys_to_restoring_after_home_is_lost() {
     assert!(told.restart.is_some(), "hoidlad was killed in the middle");
     assert!(told.agent_killed, "the agent was killed in the middle");
     assert!(told.control > 0, "known ciphertext was found, so that finding no plaintext says something");
+    assert!(!told.rebuilt.is_zero(), "the disk in the place of the one that was taken became whole");
     assert_eq!((told.disks.found, told.memory.found), (0, 0));
     assert!(told.peak <= 300 << 20, "hoidlad took {} bytes at its peak", told.peak);
     let c = told.compared;
