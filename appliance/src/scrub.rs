@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use hoidla_cli::Output;
+use hoidla_store::SegmentRef;
 use hoidla_uring::Store;
 use serde::Serialize;
 
@@ -56,17 +57,16 @@ pub async fn scrub(state: &State, output: &Output) -> anyhow::Result<Scrubbed> {
         damage: report.opened.damage,
         ..Scrubbed::default()
     };
-    let mut from = 0;
-    while let Some(segment) = store.segment(from).await? {
-        from = segment.number() + 1;
-        let checked = scrubber::check(&store, segment).await?;
+    let tell = |segment: &SegmentRef, checked| {
+        let checked = scrubber::named(segment, checked);
         progress.add(checked.bytes);
         found.segments += 1;
         found.bytes += checked.bytes;
         found.records += checked.records;
         found.repaired.extend(checked.repaired);
         found.damage.extend(checked.damage);
-    }
+    };
+    store.see_all(tell).await?;
     progress.done();
     store.note_powered().await?; // and with it, what was seen
     tokio::task::spawn_blocking(move || store.close()).await?;

@@ -58,17 +58,15 @@ pub fn in_words(segment: &SegmentRef, found: &[String]) -> Vec<String> {
     found.iter().map(|what| format!("{}, generation {}: {what}", g.dataset, g.number)).collect()
 }
 
-/// Checks one segment; one that is whole counts as seen. What needed repair does so at its next
-/// check, when the repair was read back.
+/// Checks one segment; one that is whole counts as seen.
 pub async fn check(store: &Store, segment: SegmentRef) -> Result<Checked, StoreError> {
-    let powered = store.powered().await?;
-    let mut checked = store.check(segment.clone()).await?;
-    checked.repaired = in_words(&segment, &checked.repaired);
-    checked.damage = in_words(&segment, &checked.damage);
-    if checked.repaired.is_empty() && checked.damage.is_empty() {
-        store.seen_whole(segment, powered).await?;
-    }
-    Ok(checked)
+    let checked = store.see(segment.clone()).await?;
+    Ok(named(&segment, checked))
+}
+
+/// The same with whose segment it was in each sentence.
+pub fn named(segment: &SegmentRef, checked: Checked) -> Checked {
+    Checked { repaired: in_words(segment, &checked.repaired), damage: in_words(segment, &checked.damage), ..checked }
 }
 
 /// The scrub of a running store.

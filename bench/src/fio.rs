@@ -19,8 +19,10 @@ pub enum Direction {
         /// Bytes between two flushes of a file.
         flush_every: u64,
     },
-    /// Read both files.
+    /// Read all files.
     Read,
+    /// Read one file and write another, at the same time; the rate is of the slower.
+    Copy,
 }
 
 /// What fio answered.
@@ -41,18 +43,31 @@ fn run(folder: &Path, files: u32, size: u64, direction: Direction, cell: (u64, u
     let (kib, depth) = cell;
     let mut fio = Command::new("fio");
     fio.current_dir(folder).args(["--name=grid", "--ioengine=io_uring", "--direct=1", "--fixedbufs=1", "--registerfiles=1"]);
-    fio.args(["--thread", "--group_reporting", "--overwrite=1", "--output-format=json", "--filename_format=fio.$jobnum"]);
-    fio.args([format!("--bs={kib}k"), format!("--iodepth={depth}"), format!("--size={size}"), format!("--numjobs={files}")]);
+    fio.args(["--thread", "--group_reporting", "--overwrite=1", "--output-format=json"]);
+    fio.args([format!("--bs={kib}k"), format!("--iodepth={depth}"), format!("--size={size}")]);
+    let each = [format!("--numjobs={files}"), "--filename_format=fio.$jobnum".into()];
     match direction {
-        Direction::Read => fio.arg("--rw=read"),
+        Direction::Read => fio.args(each).arg("--rw=read"),
+        Direction::Copy => {
+            fio.args(["--filename=fio.0", "--rw=read", "--name=other", "--filename=fio.1", "--rw=write", "--end_fsync=1"]);
+            // A second job begins with the defaults of fio, not with the first one's.
+            fio.args(["--ioengine=io_uring", "--direct=1", "--fixedbufs=1", "--registerfiles=1", "--thread", "--group_reporting", "--overwrite=1"]);
+            fio.args([format!("--bs={kib}k"), format!("--iodepth={depth}"), format!("--size={size}")])
+        }
         Direction::Write { flush_every } => {
             let writes = (flush_every / (kib << 10)).max(1);
-            fio.args(["--rw=write", "--end_fsync=1", &format!("--fdatasync={writes}")])
+            fio.args(each).args(["--rw=write", "--end_fsync=1", &format!("--fdatasync={writes}")])
         }
     };
     let done = fio.output().context("fio does not start: install the package fio")?;
     ensure!(done.status.success(), "fio failed: {}", String::from_utf8_lossy(&done.stderr));
-    figure(&serde_json::from_slice(&done.stdout)?, direction, u64::from(files) * size)
+    let answer = serde_json::from_slice(&done.stdout)?;
+    if direction == Direction::Copy {
+        let [read, write] = [Direction::Read, Direction::Write { flush_every: size }].map(|d| figure(&answer, d, size));
+        let (read, write) = (read?, write?);
+        return Ok(if read.rate < write.rate { read } else { write });
+    }
+    figure(&answer, direction, u64::from(files) * size)
 }
 
 fn figure(answer: &Value, direction: Direction, bytes: u64) -> Result<Figure> {

@@ -15,6 +15,7 @@ mod latency;
 mod peers;
 mod pipeline;
 mod push;
+mod rebuild;
 mod rows;
 mod setup;
 mod sink;
@@ -57,8 +58,10 @@ struct Args {
 /// What can be measured by itself.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// engine_write_vs_fio, verify_vs_fio
+    /// engine_write_vs_fio, verify_vs_fio, scrub_vs_fio
     Engine,
+    /// rebuild_vs_fio
+    Rebuild,
     /// append_1k_p50_vs_fio, append_64_agents_vs_1
     Append,
     /// mib_per_tib, restart_ms
@@ -78,6 +81,9 @@ async fn main() -> Result<()> {
     let mut all = Vec::new();
     if wanted(Part::Engine) {
         all.extend(engine::rows(&args.folder, args.gib, rounds).await?);
+    }
+    if wanted(Part::Rebuild) {
+        all.extend(rebuild::rows(&args.folder, args.gib, rounds).await?);
     }
     if wanted(Part::Append) {
         all.extend(group::rows(&args.folder, rounds)?);

@@ -18,6 +18,8 @@ use crate::setup::{Cost, children_cpu};
 pub struct Peer {
     /// The row that it is compared in.
     pub row: &'static str,
+    /// How many times its rate a push should reach, if that is a goal.
+    pub goal: Option<f64>,
     /// The program, and what Debian calls its package.
     pub program: &'static str,
     package: &'static str,
@@ -32,6 +34,7 @@ pub struct Peer {
 pub const PEERS: [Peer; 2] = [
     Peer {
         row: "push_vs_restic",
+        goal: Some(3.0),
         program: "restic",
         package: "restic",
         init: &["--quiet", "init", "--repo"],
@@ -40,6 +43,7 @@ pub const PEERS: [Peer; 2] = [
     },
     Peer {
         row: "push_vs_borg",
+        goal: None,
         program: "borg",
         package: "borgbackup",
         init: &["init", "--encryption", "repokey-blake2"],

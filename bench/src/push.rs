@@ -66,7 +66,7 @@ fn against_bound(pushes: &[Cost], bounds: &[Bound], what: &str) -> Row {
         middle(|b| b.pipeline),
         bounds[bounds.len() - 1].name(),
     );
-    Row::over("push_vs_bound", &ratios, Target::AtLeast(0.5), note)
+    Row::over("push_vs_bound", &ratios, Target::AtLeast(0.6), note)
 }
 
 fn against(peer: &Peer, pushes: &[Cost], costs: &[Cost]) -> Row {
@@ -78,7 +78,7 @@ fn against(peer: &Peer, pushes: &[Cost], costs: &[Cost]) -> Row {
         peer.program,
         median(costs, Cost::rate) / 1e9,
     );
-    Row::over(peer.row, &ratios, Target::Shown, note)
+    Row::over(peer.row, &ratios, peer.goal.map_or(Target::Shown, Target::AtLeast), note)
 }
 
 fn median(costs: &[Cost], of: fn(&Cost) -> f64) -> f64 {

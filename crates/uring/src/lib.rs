@@ -13,6 +13,7 @@ pub mod rebuild;
 pub mod ring;
 pub mod store;
 pub mod trays;
+mod whole;
 pub mod wipe;
 
 pub use buffers::{Blocks, Buffer, Buffers};

@@ -30,7 +30,7 @@ use crate::{
 /// Commands on their way to the engine's thread.
 const CHANNEL: usize = 256;
 /// Reads at once.
-const READERS: usize = 4;
+pub(crate) const READERS: usize = 4;
 /// How long to wait for memory, or for a commit under way.
 pub(crate) const SOON: Duration = Duration::from_millis(2);
 

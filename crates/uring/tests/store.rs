@@ -10,7 +10,7 @@ use std::{
 };
 
 use hoidla_format::{Hash32, StreamId, frame::Chain};
-use hoidla_store::{Buffer as _, Counters, Generation, Layout, Options, Refused};
+use hoidla_store::{Buffer as _, Checked, Counters, Generation, Layout, Options, Refused, SegmentRef};
 use hoidla_uring::{
     DiskError, DiskFile, Kept, Record, Report, Settings, StartError, State, Store, StoreError, format,
     trays::{Seen, look},
@@ -209,14 +209,17 @@ async fn rot_on_one_disk_is_repaired_from_the_other() {
     for n in 0..10 {
         assert_read(&store, n).await;
     }
-    let (mut from, mut damage, mut records) = (0, Vec::new(), 0);
-    while let Some(segment) = store.segment(from).await.unwrap() {
-        from = segment.number() + 1;
-        let checked = store.check(segment).await.unwrap();
-        damage.extend(checked.damage);
-        records += checked.records;
-    }
-    assert_eq!((damage.len(), records >= 10), (0, true));
+    let (mut slots, mut damage, mut records) = (Vec::new(), 0, 0);
+    let tell = |segment: &SegmentRef, checked: Checked| {
+        slots.push(segment.number());
+        (damage, records) = (damage + checked.damage.len(), records + checked.records);
+    };
+    store.tell_powered(60).await.unwrap();
+    store.see_all(tell).await.unwrap();
+    assert_eq!((damage, records >= 10, slots.is_sorted()), (0, true, true));
+    assert!(!store.unseen(60, 99).await.unwrap().is_empty(), "what was repaired is not seen whole");
+    store.see_all(|_, checked| assert!(checked.repaired.is_empty())).await.unwrap();
+    assert!(store.unseen(60, 99).await.unwrap().is_empty(), "it is the next time");
     for (path, n) in [(a, 3), (b, 5)] {
         let (at, mut back) = (find(path, n), vec![0; LEN]);
         fs::File::open(path).unwrap().read_exact_at(&mut back, at).unwrap();
