@@ -23,6 +23,7 @@ pub mod push;
 pub mod reader;
 pub mod restore;
 pub mod spool;
+mod stands;
 pub mod state;
 pub mod writer;
 
