@@ -154,7 +154,7 @@ fn text(home: &Home, head: &Head, proven: &[Proven], sampled: Sampled, expired: 
     let h = head.signed.head();
     let mut text = format!("{} signed for a log of {} leaves, counter {}", h.origin(), h.size, h.counter);
     text += &match &head.grown {
-        Some((before, _)) => format!("; it extends the {} leaves of the last audit", before.head().size),
+        Some((before, _)) => format!("; it extends the {} leaves of the last head kept here", before.head().size),
         None => "; the first checkpoint that this agent sees: later ones are held against it".into(),
     };
     let (bytes, own) = (proven.iter().map(|p| p.receipt.covers().length).sum(), proven.iter().filter(|p| p.copied_here).count());
