@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hoidla_format::{Hash32, Note, statement::Signature};
+use hoidla_format::{Hash32, Note, statement::Signature, statements::ApplianceIdentity};
 use hoidla_log::{Checkpoint, Says, SignedCheckpoint};
 use hoidla_protocol::{Code, Refused};
 use hoidla_tpm::{Counter, Tpm};
@@ -43,6 +43,11 @@ impl Signer {
     /// Which log is its own.
     pub fn origin(&self) -> String {
         format!("hoidla/{}/{}", self.papers.identity.site, self.papers.identity.name)
+    }
+
+    /// Whether an identity is of the same TPM, under whatever name and release key.
+    pub fn same_tpm(&self, other: &ApplianceIdentity) -> bool {
+        other.ek == self.papers.identity.ek
     }
 
     /// A signature line that says this of a checkpoint's text. Blocks until the TPM has signed.

@@ -135,7 +135,7 @@ pub struct Panel {
     pub log_size: u64,
     /// Damaged records and alarms since the start.
     pub damaged: u64,
-    /// Stores behind their agents or the counter, and forks, since the start.
+    /// Stores behind their agents or the counter since the start, and forks that are kept here.
     pub alarms: u64,
     /// Grants open now.
     pub openings: u16,
@@ -348,7 +348,7 @@ impl Daemon {
             streams: self.counts.streams(),
             log_size,
             damaged: self.damaged.load(Ordering::Relaxed) + self.scrubber.wholeness().damage.len() as u64,
-            alarms: self.alarms.load(Ordering::Relaxed),
+            alarms: self.alarms.load(Ordering::Relaxed) + self.witness.forks(),
             openings: self.ceremonies.open_now(),
             uptime: self.started.elapsed().as_secs(),
         }

@@ -2,27 +2,42 @@
 //!
 //! Promises: a head is signed here only if its own appliance signed it, under the same
 //! authority, and it extends the last head of that log that was signed here, which is kept
-//! on disk first. A head that contradicts it is an alarm, and kept too. It doesn't fetch
-//! anything: whoever has a line to both carries the heads.
+//! on disk first. Two signed heads that cannot both be true are an alarm, and kept; a proof
+//! that leads nowhere proves nothing, and is only refused. The TPM signs one head in a
+//! [`PAUSE`], and nothing twice. It doesn't fetch anything: whoever has a line to both
+//! carries the heads. Nor does it know what was seen before its folder was taken away: the
+//! first head of a log is said in the appliance's log.
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use hoidla_crypto::sign::VerifyingKey;
-use hoidla_log::{Extension, Says, SignedCheckpoint};
+use hoidla_format::statement;
+use hoidla_log::{Checkpoint, Extension, Says, SignedCheckpoint};
 use hoidla_protocol::{Code, Refused, Witness as Ask};
-use hoidla_verify::{Known, checkpoint};
+use hoidla_verify::{Attester, Known, checkpoint};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{checkpoints::Signer, config::replace};
 
 /// The most logs that are watched.
 const MOST_LOGS: usize = 256;
-/// The most forks that are written down.
-const MOST_FORKS: usize = 64;
+/// The most forks of one log that are written down.
+const MOST_FORKS: usize = 16;
+/// How many may ask at once; others are told so before their papers are read.
+const AT_ONCE: usize = 2;
+/// From one look at papers and signatures to the next, at least.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What became of a head.
 pub(crate) enum Seen {
@@ -46,59 +61,107 @@ impl From<Refused> for No {
     }
 }
 
+/// What one look leaves for the next.
+#[derive(Default)]
+struct Turn {
+    /// The last head of each log as it was signed here, since the start.
+    signed: HashMap<String, SignedCheckpoint>,
+    looked: Option<Instant>,
+}
+
 /// See the module.
 pub(crate) struct Witness {
     folder: PathBuf,
     authority: VerifyingKey,
     signer: Arc<Signer>,
-    turn: Mutex<()>,
+    turn: Mutex<Turn>,
+    room: Semaphore,
+    forks: AtomicU64,
 }
 
 impl Witness {
-    /// Keeps what it has seen in this folder.
+    /// Keeps what it has seen in this folder, and forks beside it.
     pub fn new(folder: PathBuf, authority: VerifyingKey, signer: Arc<Signer>) -> anyhow::Result<Self> {
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { folder, authority, signer, turn: Mutex::default() })
+        let forks = fs::read_dir(folder.with_extension("forks")).map_or(0, Iterator::count) as u64;
+        if forks > 0 {
+            tracing::error!("ALARM: {forks} forks of other logs are kept in {}", folder.with_extension("forks").display());
+        }
+        let (turn, room) = (Mutex::default(), Semaphore::new(AT_ONCE));
+        Ok(Self { folder, authority, signer, turn, room, forks: AtomicU64::new(forks) })
     }
 
-    /// Looks at a head, and signs it if all is well. Blocks: disk and TPM.
+    /// Room to ask; none if as many as may are asking already.
+    pub fn room(&self) -> Option<SemaphorePermit<'_>> {
+        self.room.try_acquire().ok()
+    }
+
+    /// Forks that are kept, and those that could not be.
+    pub fn forks(&self) -> u64 {
+        self.forks.load(Ordering::Relaxed)
+    }
+
+    /// Looks at a head, and signs it if all is well. Blocks: disk, TPM and the pause.
     pub fn see(&self, ask: &Ask) -> Result<Seen, No> {
-        let not = |why: String| Refused::new(Code::NotAllowed, why);
-        let extension = Extension::parse(&ask.extension).map_err(|e| not(e.to_string()))?;
-        let (signed, head) = (&extension.checkpoint, extension.checkpoint.head());
+        let extension = Extension::parse(&ask.extension).map_err(not)?;
+        let (shown, head) = (&extension.checkpoint, extension.checkpoint.head());
         if head.origin() == self.signer.origin() {
-            return Err(not("an appliance is no witness of its own log".into()).into());
+            return Err(not("an appliance is no witness of its own log").into());
         }
-        let known = Known::gather(&self.authority, ask.papers.iter().map(Vec::as_slice)).map_err(|e| not(e.to_string()))?;
-        checkpoint::check(signed, &known).map_err(|e| not(e.to_string()))?;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.folder.join(format!("{}.{}.txt", head.site, head.appliance));
-        match self.last(&path)? {
-            Some(last) => {
-                let seen = last.head();
-                let forked = head.size == seen.size && head.root != seen.root;
-                if !forked && (extension.old != seen.size || head.size < seen.size) {
-                    return Ok(Seen::Last(last));
-                }
-                if forked || extension.follows(seen).is_err() {
-                    return Err(self.fork(&last, signed));
-                }
+        let last = self.last(&path)?;
+        match (&last, turn.signed.get(&head.origin())) {
+            (_, Some(signed)) if signed.head() == head => return Ok(Seen::Signed(signed.clone())),
+            (Some(last), _) if older(head, last.head()) || (extension.old != last.head().size && !forked(head, last.head())) => {
+                return Ok(Seen::Last(last.clone()));
             }
-            None if fs::read_dir(&self.folder).map_or(MOST_LOGS, Iterator::count) >= MOST_LOGS => {
+            (None, _) if fs::read_dir(&self.folder).map_or(MOST_LOGS, Iterator::count) >= MOST_LOGS => {
                 return Err(Refused::new(Code::Full, "this appliance watches as many logs as it can").into());
             }
-            None => {}
+            _ => {}
         }
-        let failed = |e: anyhow::Error| {
+        pause(&mut turn.looked);
+        let shown = self.own_line(shown, ask)?;
+        match &last {
+            None => tracing::warn!(
+                "{} is seen here for the first time, at {} leaves: what was before, nobody here can tell",
+                head.origin(),
+                head.size
+            ),
+            Some(last) if forked(head, last.head()) || went_back(&shown, last) => return Err(self.fork(last, &shown)),
+            Some(last) => extension.follows(last.head()).map_err(not)?,
+        }
+        let signed = self.sign(&path, &shown).map_err(|e| {
             tracing::error!("{} was not signed: {e:#}", head.origin());
             Refused::new(Code::Failed, "the appliance could not sign; its log says why")
-        };
-        replace(&path, signed.write().as_bytes()).map_err(failed)?;
-        let line = self.signer.line(Says::Seen, &signed.note().text).map_err(failed)?;
-        let mut note = signed.note().clone();
-        note.signatures.retain(|l| l.name != line.name);
-        note.signatures.push(line);
-        SignedCheckpoint::parse(note.write().as_bytes()).map(Seen::Signed).map_err(|e| not(e.to_string()).into())
+        })?;
+        turn.signed.insert(head.origin(), signed.clone());
+        Ok(Seen::Signed(signed))
+    }
+
+    /// The head with its own appliance's line alone, verified: nobody else's word is kept or handed on.
+    fn own_line(&self, shown: &SignedCheckpoint, ask: &Ask) -> Result<SignedCheckpoint, Refused> {
+        let known = Known::gather(&self.authority, ask.papers.iter().map(Vec::as_slice)).map_err(not)?;
+        let origin = shown.head().origin();
+        let mut note = shown.note().clone();
+        let by = |a: &&Attester| a.origin == origin && note.signatures.iter().any(|l| l.name == origin && l.key_id == a.key_id());
+        if known.attesters().iter().filter(by).any(|a| self.signer.same_tpm(&a.identity)) {
+            return Err(not("that appliance has this one's TPM, and one TPM is no second opinion"));
+        }
+        note.signatures.retain(|l| l.name == origin && known.attesters().iter().any(|a| a.origin == origin && a.key_id() == l.key_id));
+        note.signatures.truncate(1);
+        let own = if note.signatures.is_empty() { shown.clone() } else { SignedCheckpoint::parse(note.write().as_bytes()).map_err(not)? };
+        checkpoint::check(&own, &known).map_err(not)?;
+        Ok(own)
+    }
+
+    /// Keeps a head, then signs it.
+    fn sign(&self, path: &Path, shown: &SignedCheckpoint) -> anyhow::Result<SignedCheckpoint> {
+        replace(path, shown.write().as_bytes())?;
+        let mut note = shown.note().clone();
+        note.signatures.push(self.signer.line(Says::Seen, &note.text)?);
+        Ok(SignedCheckpoint::parse(note.write().as_bytes())?)
     }
 
     fn last(&self, path: &Path) -> Result<Option<SignedCheckpoint>, Refused> {
@@ -113,22 +176,67 @@ impl Witness {
         })
     }
 
-    /// Keeps both heads; says so.
+    /// Keeps both heads; says so, once for each pair.
     fn fork(&self, last: &SignedCheckpoint, shown: &SignedCheckpoint) -> No {
-        let head = shown.head();
-        let (origin, old, new) = (head.origin(), last.head().size, head.size);
-        let what = format!("the log {origin} forked: its head of {new} leaves contradicts the one of {old} leaves seen here before");
-        let folder = self.folder.with_extension("forks");
-        let number = fs::read_dir(&folder).map_or(0, Iterator::count);
-        if number < MOST_FORKS {
-            let both = format!("{}\n{}", last.write(), shown.write());
-            let kept = fs::create_dir_all(&folder)
-                .map_err(anyhow::Error::from)
-                .and_then(|()| replace(&folder.join(format!("{}.{}-{number}.txt", head.site, head.appliance)), both.as_bytes()));
-            if let Err(e) = kept {
-                tracing::error!("the evidence of a fork could not be kept: {e:#}");
-            }
+        let (old, new) = (last.head(), shown.head());
+        let what = format!(
+            "the log {} contradicts itself: its head of {} leaves at counter {}, and the one of {} leaves at counter {} seen here before",
+            new.origin(),
+            new.size,
+            new.counter,
+            old.size,
+            old.counter
+        );
+        match self.keep_fork(last, shown) {
+            Ok(false) => return No::Fork(what),
+            Ok(true) => {}
+            Err(e) => tracing::error!("the evidence of a fork could not be kept: {e:#}"),
         }
+        self.forks.fetch_add(1, Ordering::Relaxed);
+        tracing::error!("ALARM: {what}");
         No::Fork(what)
     }
+
+    /// Writes down a pair of heads; not if it is there already, or enough of this log are.
+    fn keep_fork(&self, last: &SignedCheckpoint, shown: &SignedCheckpoint) -> anyhow::Result<bool> {
+        let (folder, head) = (self.folder.with_extension("forks"), shown.head());
+        fs::create_dir_all(&folder)?;
+        let log = format!("{}.{}.", head.site, head.appliance);
+        let of_log = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&log);
+        let pair = statement::hash(&format!("{}{}", last.note().text, shown.note().text));
+        let path = folder.join(format!("{log}{pair}.txt"));
+        if path.exists() || fs::read_dir(&folder)?.filter_map(Result::ok).filter(of_log).count() >= MOST_FORKS {
+            return Ok(false);
+        }
+        replace(&path, format!("{}\n{}", last.write(), shown.write()).as_bytes())?;
+        Ok(true)
+    }
+}
+
+fn not(why: impl ToString) -> Refused {
+    Refused::new(Code::NotAllowed, why.to_string())
+}
+
+/// One size, two roots: nothing else about sizes and roots is proof by itself.
+fn forked(head: &Checkpoint, last: &Checkpoint) -> bool {
+    head.size == last.size && head.root != last.root
+}
+
+/// Nothing new: a shorter log, or the same at an earlier counter.
+fn older(head: &Checkpoint, last: &Checkpoint) -> bool {
+    head.size < last.size || (head.size == last.size && head.root == last.root && head.counter < last.counter)
+}
+
+/// A longer log at an earlier count of the same TPM: what is on the disks went back between.
+fn went_back(head: &SignedCheckpoint, last: &SignedCheckpoint) -> bool {
+    let key = |c: &SignedCheckpoint| c.note().signatures.first().map(|l| l.key_id);
+    head.head().size > last.head().size && head.head().counter < last.head().counter && key(head) == key(last)
+}
+
+/// Waits until a look may follow the last one, and begins it.
+fn pause(looked: &mut Option<Instant>) {
+    if let Some(last) = *looked {
+        thread::sleep(PAUSE.saturating_sub(last.elapsed()));
+    }
+    *looked = Some(Instant::now());
 }

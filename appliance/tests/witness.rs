@@ -5,8 +5,8 @@ mod common;
 
 use common::*;
 use hoidla_door::{Connection, DoorError};
-use hoidla_format::{Bytes, statement, statements::Site};
-use hoidla_log::SignedCheckpoint;
+use hoidla_format::{Bytes, Hash32, statement, statement::Signature, statements::Site};
+use hoidla_log::{Extension, SignedCheckpoint};
 use hoidla_papers::{Log, Office, SoftAppliance, register};
 use hoidla_protocol::{Code, Request, Response, Witness};
 use hoidla_verify::{Known, checkpoint};
@@ -19,10 +19,15 @@ struct Other {
 
 impl Other {
     fn new(e: &Embassy) -> Self {
+        Self::with(e, |_| {})
+    }
+
+    fn with(e: &Embassy, change: impl FnOnce(&mut SoftAppliance)) -> Self {
         let office = Office::new(9);
         let mut site: Site = office.site("mun", &["mun-1"]);
         site.authority = Bytes(e.home.verifying().to_sec1());
-        let appliance = SoftAppliance::new(&site, "mun-1", 5);
+        let mut appliance = SoftAppliance::new(&site, "mun-1", 5);
+        change(&mut appliance);
         let release = office.release(&site, 1, [4, 11, 12, 13].map(register).to_vec());
         let papers = vec![
             e.home.sign(&site),
@@ -38,13 +43,28 @@ impl Other {
     }
 
     async fn show(&self, c: &mut Connection, log: &Log, old: u64, signed: &SignedCheckpoint) -> Result<SignedCheckpoint, DoorError> {
+        self.ask(c, log.extension(old, signed)).await
+    }
+
+    async fn ask(&self, c: &mut Connection, extension: Extension) -> Result<SignedCheckpoint, DoorError> {
         let papers = self.papers.iter().map(|p| p.clone().into_bytes()).collect();
-        let extension = log.extension(old, signed).write().into_bytes();
+        let extension = extension.write().into_bytes();
         match c.ask(&Request::Witness(Witness { papers, extension })).await? {
             Response::Witnessed(note) => Ok(SignedCheckpoint::parse(&note).unwrap()),
             other => panic!("{other:?}"),
         }
     }
+}
+
+async fn alarms(c: &mut Connection) -> u64 {
+    match c.ask(&Request::Health).await.unwrap() {
+        Response::Health(health) => health.alarms,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn forks(e: &Embassy) -> usize {
+    std::fs::read_dir(e.state().folder().join("witnessed.forks")).map_or(0, Iterator::count)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,7 +73,7 @@ async fn a_log_is_signed_while_it_grows_and_a_fork_is_an_alarm() {
     let running = e.start().await;
     let agent = e.home.good_agent("land");
     let mut c = running.enter(&agent.door).await.unwrap();
-    let (other, log) = (Other::new(&e), Log::of(9, 1));
+    let (other, log) = (Other::new(&e), Log::of(12, 1));
     let five = other.signed(&log, 5, 17);
     let seen = other.show(&mut c, &log, 0, &five).await.unwrap();
     assert_eq!((seen.note().text.clone(), seen.note().signatures.len()), (five.note().text.clone(), 2));
@@ -80,24 +100,53 @@ async fn a_log_is_signed_while_it_grows_and_a_fork_is_an_alarm() {
     running.stop().await;
     let running = e.start().await;
     let mut c = running.enter(&agent.door).await.unwrap();
-    assert_eq!(other.show(&mut c, &log, 5, &nine).await.unwrap().note().signatures.len(), 2);
-    assert_eq!(other.show(&mut c, &log, 9, &nine).await.unwrap().note().signatures.len(), 2, "the same head again");
+    let seen = other.show(&mut c, &log, 5, &nine).await.unwrap();
+    assert_eq!(seen.note().signatures.len(), 2);
+    assert_eq!(other.show(&mut c, &log, 9, &nine).await.unwrap(), seen, "the same head is not signed again");
 
-    // Another head of the same size, and a longer log that does not begin with what was seen.
+    // A proof that doesn't lead there is anybody's to make: no fork.
+    let twelve = other.signed(&log, 12, 19);
+    let mut cut = log.extension(9, &twelve);
+    cut.proof.clear();
+    assert_eq!(code(other.ask(&mut c, cut).await.unwrap_err()), Code::NotAllowed);
+    let mut spare = log.extension(9, &nine);
+    spare.proof.push(Hash32([7; 32]));
+    let again = other.signed(&log, 9, 19);
+    spare.checkpoint = again;
+    assert_eq!(code(other.ask(&mut c, spare).await.unwrap_err()), Code::NotAllowed);
     let forked = Log::of(12, 2);
-    assert_eq!(code(other.show(&mut c, &forked, 0, &other.signed(&forked, 9, 19)).await.unwrap_err()), Code::Fork);
-    assert_eq!(code(other.show(&mut c, &forked, 9, &other.signed(&forked, 12, 19)).await.unwrap_err()), Code::Fork);
-    let Response::Health(health) = c.ask(&Request::Health).await.unwrap() else { panic!("no health") };
-    assert_eq!(health.alarms, 2);
-    let kept = std::fs::read_dir(e.state().folder().join("witnessed.forks")).unwrap().count();
-    assert_eq!(kept, 2, "both heads of each fork are kept");
+    assert_eq!(code(other.show(&mut c, &forked, 9, &other.signed(&forked, 12, 19)).await.unwrap_err()), Code::NotAllowed);
+    assert_eq!((alarms(&mut c).await, forks(&e)), (0, 0));
+
+    // Two roots of one size, and a longer log at an earlier count; each pair is one alarm, and stays one.
+    let nine_too = other.signed(&forked, 9, 19);
+    for _ in 0..2 {
+        assert_eq!(code(other.show(&mut c, &forked, 0, &nine_too).await.unwrap_err()), Code::Fork);
+        assert_eq!((alarms(&mut c).await, forks(&e)), (1, 1));
+    }
+    assert_eq!(code(other.show(&mut c, &log, 9, &other.signed(&log, 12, 17)).await.unwrap_err()), Code::Fork);
+    drop(c);
+    running.stop().await;
+    let running = e.start().await;
+    let mut c = running.enter(&agent.door).await.unwrap();
+    assert_eq!((alarms(&mut c).await, forks(&e)), (2, 2), "both heads of each are kept, and a restart forgets no alarm");
+
+    // Nobody else's line is kept or handed on.
+    let mut note = twelve.note().clone();
+    note.signatures.push(Signature { name: "hoidla/els/els-1".into(), key_id: [1; 4], bytes: vec![2; 96] });
+    let with_junk = SignedCheckpoint::parse(note.write().as_bytes()).unwrap();
+    let seen = other.show(&mut c, &log, 9, &with_junk).await.unwrap();
+    assert_eq!((&seen.note().signatures[0], seen.note().signatures.len()), (&twelve.note().signatures[0], 2));
 
     // Not its own log, not another key, not another authority's.
     let stranger = SoftAppliance::new(&Office::new(9).site("mun", &["mun-1"]), "mun-1", 6);
-    let forged = stranger.sign(&log.head(&stranger, 9, 20));
-    assert_eq!(code(other.show(&mut c, &log, 9, &forged).await.unwrap_err()), Code::NotAllowed);
+    let forged = stranger.sign(&log.head(&stranger, 12, 20));
+    assert_eq!(code(other.show(&mut c, &log, 12, &forged).await.unwrap_err()), Code::NotAllowed);
     let foreign = Other { papers: Office::new(3).papers(&Office::new(3).site("mun", &["mun-1"]), &[&other.appliance]), ..Other::new(&e) };
-    assert_eq!(code(foreign.show(&mut c, &log, 9, &nine).await.unwrap_err()), Code::NotAllowed);
+    assert_eq!(code(foreign.show(&mut c, &log, 12, &other.signed(&log, 12, 20)).await.unwrap_err()), Code::NotAllowed);
+    let itself = Other::with(&e, |a| a.identity.ek = e.identity.ek.clone());
+    let why = itself.show(&mut c, &log, 12, &itself.signed(&log, 12, 21)).await.unwrap_err();
+    assert!(why.to_string().contains("one TPM"), "{why}");
     drop(c);
     running.stop().await;
 }

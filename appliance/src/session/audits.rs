@@ -74,10 +74,7 @@ pub(super) async fn witness(shared: &Shared, ask: Witness) -> Result<Response, R
     match seen {
         Ok(Ok(Seen::Signed(note) | Seen::Last(note))) => Ok(Response::Witnessed(note.write().into_bytes())),
         Ok(Err(No::Refused(refused))) => Err(refused),
-        Ok(Err(No::Fork(what))) => {
-            shared.daemon.alarm(&what);
-            Err(Refused::new(Code::Fork, format!("{what}; both are kept here: tell the authority")))
-        }
+        Ok(Err(No::Fork(what))) => Err(Refused::new(Code::Fork, format!("{what}; both are kept here: tell the authority"))),
         Err(_) => Err(Refused::new(Code::Failed, "the look at that log was given up")),
     }
 }

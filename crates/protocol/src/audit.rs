@@ -14,7 +14,7 @@ pub const MOST_FRAMES: usize = 24_000;
 /// The most papers of a witness's question.
 pub const MOST_PAPERS: usize = 64;
 /// The most bytes of a witness's question.
-pub const MOST_WITNESS: usize = 1 << 20;
+pub const MOST_WITNESS: usize = 256 << 10;
 /// The least and the most bytes of a [`Part`].
 pub const PART_BOUNDS: (usize, usize) = (100, MOST_FRAMES * 36 + receipt::MOST_HASHES * 32 + 512);
 
