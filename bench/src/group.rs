@@ -75,7 +75,7 @@ pub fn rows(folder: &Path, rounds: usize) -> Result<Vec<Row>> {
     let middle = |all: &[f64]| low_median_high(all).1;
     let note = format!(
         "{:.0} records a second of {AGENTS} agents, {:.0} of one, kept twice on disks whose flush takes 2 ms; the engine alone, without the door; \
-         limit: {AGENTS}, one record of each agent a flush",
+         one agent alone also waits for the mark behind its last record",
         middle(&many),
         middle(&one)
     );

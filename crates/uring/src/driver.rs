@@ -147,6 +147,7 @@ impl Driver {
     fn turns(&mut self) -> Result<(), RingError> {
         let mut done: Vec<Done> = Vec::new();
         loop {
+            self.answer_events(); // whoever waits is told before more is begun, a mark above all
             self.take_commands();
             while let Some(request) = self.engine.next_request() {
                 self.board.count(&request.op);
