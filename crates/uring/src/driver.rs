@@ -147,13 +147,13 @@ impl Driver {
     fn turns(&mut self) -> Result<(), RingError> {
         let mut done: Vec<Done> = Vec::new();
         loop {
-            self.answer_events(); // whoever waits is told before more is begun, a mark above all
+            let told = self.answer_events(); // before more is begun, a mark above all
             self.take_commands();
             while let Some(request) = self.engine.next_request() {
                 self.board.count(&request.op);
                 self.ring.push(request);
             }
-            if self.answer_events() {
+            if self.answer_events() || told {
                 continue; // something became free: what was held may go on
             }
             if self.ring.under_way() == 0 {
