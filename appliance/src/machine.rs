@@ -116,14 +116,14 @@ impl Counters for Membership {
     }
 
     fn raise_membership(&mut self, to: u64) -> io::Result<()> {
-        raise(&self.0, Counter::Membership, to).map_err(io::Error::other)
+        raise(&self.0, Counter::Membership, to).map(drop).map_err(io::Error::other)
     }
 
     fn log_counter(&self) -> io::Result<u64> {
         self.0.counter(Counter::Intent).map_err(io::Error::other)
     }
 
-    fn raise_log_counter(&mut self, to: u64) -> io::Result<()> {
+    fn raise_log_counter(&mut self, to: u64) -> io::Result<u64> {
         raise(&self.0, Counter::Intent, to).map_err(io::Error::other)
     }
 }
@@ -131,8 +131,8 @@ impl Counters for Membership {
 /// The most steps that one raise takes: a counter that must go further was tampered with.
 const MOST_STEPS: u64 = 1000;
 
-/// Raises a counter to at least `to`.
-pub fn raise(tpm: &Tpm, counter: Counter, to: u64) -> anyhow::Result<()> {
+/// Raises a counter to at least `to`; where it stands then.
+pub fn raise(tpm: &Tpm, counter: Counter, to: u64) -> anyhow::Result<u64> {
     let mut stands = tpm.counter(counter)?;
     anyhow::ensure!(
         to.saturating_sub(stands) <= MOST_STEPS,
@@ -141,5 +141,5 @@ pub fn raise(tpm: &Tpm, counter: Counter, to: u64) -> anyhow::Result<()> {
     while stands < to {
         stands = tpm.increment(counter)?;
     }
-    Ok(())
+    Ok(stands)
 }

@@ -4,7 +4,9 @@
 //! counter takes it (the intent); so at opening the superblocks are level with the counter, or
 //! one ahead after a crash between. Below it, every disk is older than the store was: it is
 //! refused for anything but reading. Raised at each opening and by [`Engine::count`]: images
-//! taken between two raises can't be told apart from each other by this alone.
+//! taken between two raises can't be told apart from each other by this alone; nor can old disks
+//! from a counter that somebody else raised. If that happens while the store is open, the
+//! superblocks catch up at the next raise.
 
 use hoidla_format::disk::superblock::Superblock;
 
@@ -23,7 +25,7 @@ pub(crate) fn judge(superblock: &Superblock, stands: u64, options: &Options) -> 
         0 => None,
         _ if says == stands || says.checked_sub(1) == Some(stands) || options.faulty(Fault::RollbackUnseen) => None,
         _ if says < stands => Some(format!(
-            "all disks are older than this store was: they say {says}, the TPM's counter stands at {stands}; somebody put back old disks or images"
+            "all disks are older than this store was: they say {says}, the TPM's counter stands at {stands}; somebody put back old disks or images, or raised the counter by other means than this program"
         )),
         _ => Some(format!(
             "the disks say {says}, the TPM's counter stands at {stands} only: these disks, or this TPM, belong to another machine"
@@ -61,7 +63,14 @@ impl<P: Pool> Engine<P> {
         }
         let Some(ticket) = self.counting.take() else { return };
         match self.counters.raise_log_counter(written) {
-            Ok(()) => self.counted = written,
+            Ok(stands) if stands > written => {
+                tracing::error!(
+                    "somebody else raised the log's counter in the TPM, from {written} to {stands}: the superblocks catch up; look at the machine"
+                );
+                (self.superblock.counter, self.counting) = (stands, Some(ticket));
+                return;
+            }
+            Ok(_) => self.counted = written,
             Err(why) => tracing::error!("the log's counter could not be raised; it is tried again next time: {why}"),
         }
         self.events.push_back(Event::Noted { ticket });

@@ -111,8 +111,9 @@ pub trait Counters: Send {
         Ok(0)
     }
 
-    /// Raises it to `to`, which is one more than it stands at or where it stands already.
-    fn raise_log_counter(&mut self, _to: u64) -> io::Result<()> {
-        Ok(())
+    /// Raises it to `to`, one more than it stands at or where it stands already, and says where it
+    /// stands then: above `to` if somebody else raised it.
+    fn raise_log_counter(&mut self, to: u64) -> io::Result<u64> {
+        Ok(to)
     }
 }

@@ -212,6 +212,25 @@ fn disks_that_were_all_put_back_are_only_read() {
 }
 
 #[test]
+fn a_counter_that_somebody_else_raised_is_caught_up_with_while_open() {
+    let (mut world, mut engine) = World::new();
+    world.grow(&mut engine);
+    for steps in [1, 5] {
+        world.counter.inject(steps);
+        assert!(engine.count(9).is_ok() && settle(&mut engine));
+        assert_eq!(engine.counter(), world.counter.log());
+        assert!(engine.count(9).is_ok() && settle(&mut engine), "and it goes on");
+    }
+    drop(engine);
+    let (engine, opened) = world.open();
+    assert_eq!(opened.only_reads, None);
+    drop(engine);
+    world.counter.inject(5);
+    let why = world.open().1.only_reads.unwrap();
+    assert!(why.contains("older") && why.contains("raised the counter by other means"), "{why}");
+}
+
+#[test]
 fn a_crash_between_intent_and_raise_is_no_rollback_and_another_tpm_is_refused() {
     let (mut world, mut engine) = World::new();
     world.counter.fail(1);
