@@ -235,7 +235,7 @@ fn skip(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<Outcom
     let note = fs::read(word).with_context(|| format!("{} cannot be read", word.display()))?;
     let (authority, identity) = (state.config()?.authority_key()?, identify::known(state)?);
     let papers = Papers::kept(&state.papers(), &authority, &identity)?;
-    let taken = Skips::kept(state, &authority, &identity)?.take(&note, state, &authority, &papers)?;
+    let taken = Skips::kept(state, &authority, &papers)?.take(&note, state, &authority, &papers)?;
     let days = (taken.to - taken.from) / 86_400;
     let text = format!(
         "Taken: time goes on from {} s to {} s, {days} days ({}).\nIt counts as soon as the running appliance has reached its beginning, within a minute; its log says so.",

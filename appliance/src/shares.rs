@@ -59,10 +59,11 @@ impl Shares {
         let of = |p: &Part| p.used.load(Ordering::Relaxed).max(capacity / 1000 * p.kept);
         let others: u64 = self.parts.iter().filter(|(name, _)| *name != dataset).map(|(_, p)| of(p)).sum();
         let may = capacity.saturating_sub(others).max(capacity / 1000 * part.kept);
-        if part.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= may {
+        // In one step: the counting anew may come between two.
+        let with = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= may);
+        if part.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok() {
             return Ok(());
         }
-        part.used.fetch_sub(bytes, Ordering::Relaxed);
         let why = format!(
             "{dataset} has {may} bytes of this store and no more: the rest is kept for other datasets; let generations end, or ask the authority for a larger share in the site file, or for more disks"
         );

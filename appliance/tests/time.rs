@@ -41,7 +41,7 @@ fn word(e: &Embassy, serial: u32, (from, to): (u64, u64), days: u64) -> Skip {
 fn take(e: &Embassy, note: &str) -> Result<Skip, String> {
     let (state, key) = (e.state(), e.home.verifying());
     let papers = Papers::kept(&state.papers(), &key, &e.identity).unwrap();
-    let mut skips = Skips::kept(&state, &key, &e.identity).unwrap();
+    let mut skips = Skips::kept(&state, &key, &papers).unwrap();
     skips.take(note.as_bytes(), &state, &key, &papers).map_err(|e| format!("{e:#}"))
 }
 
@@ -155,6 +155,16 @@ fn a_word_that_is_not_right_is_refused() {
     assert!(refused(&word(&e, 2, (5 * DAY, 12 * DAY), 40)).contains("already"), "over time that was skipped");
     assert!(refused(&word(&e, 2, (10 * DAY, 15 * DAY), 22)).contains("only"), "the last word's date counts too");
     take(&e, &e.home.sign(&word(&e, 2, (10 * DAY, 11 * DAY), 22))).unwrap();
+
+    // A genuine word from before this enrolment, or longer than time passed, counts nothing though it lies there.
+    let papers = Papers::kept(&e.state().papers(), &e.home.verifying(), &e.identity).unwrap();
+    let skipped = || Skips::kept(&e.state(), &e.home.verifying(), &papers).unwrap().skipped(100 * DAY);
+    assert_eq!(skipped(), 11 * DAY);
+    let before = Skip { issued: Moment::from_seconds(0), ..word(&e, 3, (11 * DAY, 12 * DAY), 0) };
+    for planted in [before, word(&e, 3, (11 * DAY, 14 * DAY), 23)] {
+        fs::write(e.state().skips().join("skip-3.txt"), e.home.sign(&planted)).unwrap();
+        assert_eq!(skipped(), 11 * DAY, "{planted:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,8 @@
 //! What auditors of the log ask: a checkpoint with the proof that the log only grew, and
 //! parts of streams with their place in it.
 
+use std::sync::atomic::Ordering;
+
 use hoidla_log::Extension;
 use hoidla_protocol::{Code, Part, Prove, Refused, Response, Witness};
 
@@ -12,7 +14,9 @@ pub(super) async fn extend(shared: &Shared, old: u64, least: u64) -> Result<Resp
     let daemon = &shared.daemon;
     let size = daemon.checkpoints.size().await?;
     if old > size {
-        tracing::error!("{} has a checkpoint of {old} leaves of this log, which has {size}", shared.state(|s| s.role().label()));
+        if !shared.behind.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{} says it has a checkpoint of {old} leaves of this log, which has {size}", shared.state(|s| s.role().label()));
+        }
         return Err(Refused::new(Code::Behind, format!("this log has {size} leaves, and you have seen {old}: tell the authority")));
     }
     let checkpoint = daemon.checkpoints.covering(least.max(old)).await?;

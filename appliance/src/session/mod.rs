@@ -10,7 +10,7 @@ mod audits;
 mod wire;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub daemon: Arc<Daemon>,
     pub state: Mutex<ServerSession>,
     pub out: Outgoing,
+    /// The peer said that it saw a longer log: logged once.
+    pub behind: AtomicBool,
 }
 
 impl Shared {
@@ -119,7 +121,7 @@ async fn session(daemon: Arc<Daemon>, tls: TlsStream<Tcp>, role: Role, room: boo
         }
     };
     out.send(&Response::Welcome(welcome(&daemon, bytes))).await?;
-    let shared = Arc::new(Shared { state: Mutex::new(ServerSession::new(role, bytes)), daemon, out });
+    let shared = Arc::new(Shared { state: Mutex::new(ServerSession::new(role, bytes)), daemon, out, behind: AtomicBool::new(false) });
     let mut stop = shared.daemon.stop.subscribe();
     let mut appends = Appends::start(shared.clone(), permit);
     let end = tokio::select! {

@@ -125,7 +125,7 @@ impl Keeper {
         let reading = tokio::task::spawn_blocking(move || read(&tpm)).await??;
         let whole = self.look(reading);
         let mut powered = self.store.powered().await? + whole;
-        let skips = Skips::kept(&self.state, &self.authority, &self.papers.identity)?;
+        let skips = Skips::kept(&self.state, &self.authority, &self.papers)?;
         let mut round = self.lock().since_round.is_none_or(|since| since.as_secs() >= HOUR);
         while let Some(skip) = skips.next(powered) {
             tracing::warn!(serial = skip.serial, from = powered, to = skip.to, reason = %skip.reason, "time goes on by the authority's word");

@@ -31,7 +31,7 @@ pub struct Skips(Vec<Signed<Skip>>);
 impl Skips {
     /// Those in the state folder. A file that isn't a word of the authority for this appliance
     /// counts nothing, and is said.
-    pub fn kept(state: &State, authority: &VerifyingKey, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
+    pub fn kept(state: &State, authority: &VerifyingKey, papers: &Papers) -> anyhow::Result<Self> {
         let folder = state.skips();
         let mut all = Self::default();
         if !folder.exists() {
@@ -39,11 +39,12 @@ impl Skips {
         }
         let entries = fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
         let paths = entries.take(MOST).filter_map(Result::ok).map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "txt"));
-        let mut found: Vec<Signed<Skip>> = paths.filter_map(|p| read_kept(p, authority, identity)).collect();
+        let mut found: Vec<Signed<Skip>> = paths.filter_map(|p| read_kept(p, authority, &papers.identity)).collect();
         found.sort_by_key(|s| s.statement.serial);
         for skip in found {
-            if all.follows(&skip.statement).is_ok() {
-                all.0.push(skip);
+            match all.fits(&skip.statement, papers) {
+                Ok(()) => all.0.push(skip),
+                Err(e) => tracing::warn!("word {} about time counts nothing: {e:#}", skip.statement.serial),
             }
         }
         Ok(all)
@@ -58,14 +59,19 @@ impl Skips {
         Ok(())
     }
 
+    /// Whether a word follows, and is no longer than time passed since the enrolment and all before it.
+    fn fits(&self, skip: &Skip, papers: &Papers) -> anyhow::Result<()> {
+        self.follows(skip)?;
+        let known = self.0.iter().map(|s| s.statement.issued).fold(papers.enrolment.statement.issued, Ord::max);
+        check_length(skip, known)
+    }
+
     /// Takes a new word: checks it against everything, and keeps it.
     pub fn take(&mut self, note: &[u8], state: &State, authority: &VerifyingKey, papers: &Papers) -> anyhow::Result<Skip> {
         let signed = sign::open::<Skip>(note, Some(AUTHORITY), authority).context("the word about time")?;
         let skip = &signed.statement;
         is_for(skip, &papers.identity)?;
-        self.follows(skip)?;
-        let known = self.0.iter().map(|s| s.statement.issued).chain([papers.enrolment.statement.issued]).max();
-        check_length(skip, known.unwrap_or(skip.issued))?;
+        self.fits(skip, papers)?;
         ensure!(!skip.reason.trim().is_empty(), "this word gives no reason");
         fs::create_dir_all(state.skips())?;
         replace(&state.skips().join(format!("skip-{}.txt", skip.serial)), note)?;

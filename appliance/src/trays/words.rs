@@ -2,7 +2,7 @@
 //!
 //! Promises: a word counts only if the authority signed it for this appliance and tray, if
 //! what is on the disk is byte for byte what was seen when home was asked (its ends and its
-//! size), and if its serial is above every one that was used: each counts once.
+//! size), and if its serial is above every one that was used: each counts once, as long as the file `used` beside it stays.
 
 use std::{fs, path::PathBuf};
 
