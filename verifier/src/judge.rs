@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use hoidla_cli::{NextStep, human};
-use hoidla_log::{Extension, Receipt, SignedCheckpoint};
+use hoidla_log::{Checkpoint, Extension, Receipt, SignedCheckpoint};
 use hoidla_verify::{Certificate, Verified, Vouched, checkpoint::check};
 
 use crate::{
@@ -26,7 +26,7 @@ pub fn believed(signed: &SignedCheckpoint, papers: &Papers) -> Result<Result<Ver
 pub fn whole(signed: &SignedCheckpoint, verified: &Verified) -> Report {
     let (head, own) = (signed.head(), &verified.own);
     let mut proven = vec![format!(
-        "the appliance {} signed for a log of {} leaves when its TPM's counter stood at {}, {} after power-on number {}, running release {}",
+        "the appliance {} signed for a log of {} leaves when its TPM's counter stood at {}, having been powered for {} in all and switched on {} times, by a clock that its owner can set forward; its registers were those of release {}",
         head.origin(),
         head.size,
         head.counter,
@@ -40,17 +40,18 @@ pub fn whole(signed: &SignedCheckpoint, verified: &Verified) -> Report {
     let mut not = vec!["that this is the newest head, or the only one: compare it with checkpoints that others hold".to_owned()];
     not.extend(doubts(own));
     verified.witnesses.iter().for_each(|w| not.extend(doubts(w)));
+    not.extend(own.doubts.iter().filter(|d| d.general()).map(|d| format!("what no report shows today: {d}")));
     if verified.strangers > 0 {
         not.push(format!(
             "anything by {} of appliances that these papers don't tell of",
             human::count(verified.strangers as u64, "signature")
         ));
     }
-    Report { verdict: Verdict::Whole, proven, not }
+    Report { verdict: Verdict::Whole, proven, said: vec![], not }
 }
 
 fn doubts(who: &Vouched) -> Option<String> {
-    let doubts: Vec<String> = who.doubts.iter().map(ToString::to_string).collect();
+    let doubts: Vec<String> = who.doubts.iter().filter(|d| !d.general()).map(ToString::to_string).collect();
     (!doubts.is_empty()).then(|| format!("full assurance of {}: {}", who.origin, doubts.join("; ")))
 }
 
@@ -86,24 +87,30 @@ pub fn receipt(bytes: &[u8], papers: &Papers) -> Result<Report> {
     Ok(report)
 }
 
-/// Two checkpoints of one log, and the proof between them.
+/// Two checkpoints of one log, and the proof between them. By themselves they are a contradiction
+/// only if they are of one size with two roots, or if one TPM's counter went back; a proof that
+/// fails between two sizes shows nothing, as anybody can damage one.
 pub fn consistency(old: &[u8], extension: &[u8], papers: &Papers) -> Result<Report> {
     let (old, extension) = match (SignedCheckpoint::parse(old), Extension::parse(extension)) {
         (Ok(old), Ok(extension)) => (old, extension),
         (Err(e), _) | (_, Err(e)) => return Ok(Report::no(e.to_string())),
     };
     let new = &extension.checkpoint;
-    let verified = match (believed(&old, papers)?, believed(new, papers)?) {
-        (Ok(_), Ok(verified)) => verified,
+    let (before, verified) = match (believed(&old, papers)?, believed(new, papers)?) {
+        (Ok(before), Ok(verified)) => (before, verified),
         (Err(no), _) | (_, Err(no)) => return Ok(no),
     };
     let (from, to) = (old.head(), new.head());
-    if let Err(e) = extension.follows(from) {
-        let both = format!("both heads are signed by {}, of {} and of {} leaves", from.origin(), from.size, to.size);
-        return Ok(Report::no(format!("{both}, and this does not prove that one begins with the other: {e}")));
+    if from.origin() == to.origin()
+        && let Some(why) = contradiction(from, to, before.own.attest.signer == verified.own.attest.signer)
+    {
+        return Ok(Report::no(why));
     }
-    if to.counter < from.counter {
-        return Ok(Report::no(format!("the TPM's counter went back from {} to {}", from.counter, to.counter)));
+    if let Err(e) = extension.follows(from) {
+        let both = format!("both heads are signed, by {} of {} leaves and by {} of {}", from.origin(), from.size, to.origin(), to.size);
+        return Err(anyhow!("{both}, and this does not prove that one begins with the other: {e}")).next(
+            "get the extension between exactly these two; whoever cannot show it, of a log that only grew, owes the authority a reason",
+        );
     }
     let mut report = whole(new, &verified);
     let how = if from.size == to.size {
@@ -147,7 +154,21 @@ pub fn erased(bytes: &[u8], papers: &Papers) -> Result<Report> {
         format!("the day: {} is what the machine's clock said, and the disk told its serial number itself", says.created),
     ];
     not.extend(doubts(&vouched));
-    Ok(Report { verdict: Verdict::Whole, proven, not })
+    Ok(Report { verdict: Verdict::Whole, proven, said: vec![], not })
+}
+
+/// What two heads of one log contradict each other in, whatever stands between them.
+fn contradiction(from: &Checkpoint, to: &Checkpoint, one_tpm: bool) -> Option<String> {
+    if from.size == to.size && from.root != to.root {
+        return Some(format!(
+            "{} signed two different logs of {} leaves: it forked, and these two heads prove it",
+            from.origin(),
+            from.size
+        ));
+    }
+    // Another TPM counts anew.
+    (one_tpm && from.size <= to.size && to.counter < from.counter)
+        .then(|| format!("the TPM's counter went back from {} to {} while the log did not", from.counter, to.counter))
 }
 
 /// What the papers say.
@@ -162,6 +183,7 @@ pub fn site(papers: &Papers) -> Report {
     if proven.is_empty() {
         proven.push("these papers are the authority's, but none of them enrols an appliance whose identity is here too".into());
     }
-    let not = vec!["that these are all papers, or the newest: ask the authority".to_owned()];
-    Report { verdict: Verdict::Whole, proven, not }
+    let mut not = vec!["that these are all papers, or the newest: ask the authority".to_owned()];
+    not.extend(papers.known.passed_over().iter().map(|e| format!("anything by a paper that does not fit the newest site file here: {e}")));
+    Report { verdict: Verdict::Whole, proven, said: vec![], not }
 }

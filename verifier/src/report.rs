@@ -18,6 +18,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// What was proven; of a no, what was proven before it failed.
     pub proven: Vec<String>,
+    /// What a person or a clock says, and no check here bears out.
+    pub said: Vec<String>,
     /// What was not, though one might think so; of a no, why.
     pub not: Vec<String>,
 }
@@ -25,7 +27,7 @@ pub struct Report {
 impl Report {
     /// A no, for this reason.
     pub fn no(why: impl Into<String>) -> Self {
-        Self { verdict: Verdict::No, proven: vec![], not: vec![why.into()] }
+        Self { verdict: Verdict::No, proven: vec![], said: vec![], not: vec![why.into()] }
     }
 
     /// For people.
@@ -34,7 +36,10 @@ impl Report {
             lines.iter().fold(title.to_owned(), |t, l| format!("{t}\n  - {}", hoidla_cli::screen::plain(l)))
         };
         match self.verdict {
-            Verdict::Whole => format!("WHOLE\n{}\n{}", list("proven:", &self.proven), list("not proven:", &self.not)),
+            Verdict::Whole => {
+                let said = if self.said.is_empty() { String::new() } else { list("\nsaid by the agent, not proven:", &self.said) };
+                format!("WHOLE\n{}{said}\n{}", list("proven:", &self.proven), list("not proven:", &self.not))
+            }
             Verdict::No => format!("NO\n{}\nkeep all files as they are, and tell the authority", list("why:", &self.not)),
         }
     }
@@ -42,6 +47,6 @@ impl Report {
     /// For programs.
     pub fn value(&self) -> Value {
         let whole = self.verdict == Verdict::Whole;
-        json!({ "verdict": if whole { "whole" } else { "no" }, "proven": self.proven, (if whole { "not_proven" } else { "why" }): self.not })
+        json!({ "verdict": if whole { "whole" } else { "no" }, "proven": self.proven, "said": self.said, (if whole { "not_proven" } else { "why" }): self.not })
     }
 }

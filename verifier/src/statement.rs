@@ -45,6 +45,15 @@ fn statement(folder: &Path, papers: &Papers) -> Result<Result<Signed<Completenes
     if (&s.site, &s.dataset, &s.agent) != (&agent.site, &agent.dataset, &agent.agent) {
         return Ok(Err(format!("the agent {} may not speak for the dataset {} of {}", agent.agent, s.dataset, s.site)));
     }
+    if s.created < agent.issued || s.created > agent.not_after {
+        return Ok(Err(format!(
+            "the statement is of {}, and the certificate of {} holds from {} to {}",
+            s.created, s.agent, agent.issued, agent.not_after
+        )));
+    }
+    if papers.known.site(&s.site).is_some_and(|site| site.revoked_agents.contains(&s.agent)) {
+        return Ok(Err(format!("the newest site file here revokes the agent {}: anybody may hold its key", s.agent)));
+    }
     Ok(Ok(said))
 }
 
@@ -66,7 +75,8 @@ fn with_receipts(folder: &Path, papers: &Papers, said: &Signed<Completeness>) ->
         return Ok(Report::no(why));
     }
     let mut report = judge::whole(&signed, &verified);
-    report.proven.splice(0..0, proven(s));
+    report.proven.insert(0, proven(s));
+    report.said = said_by(s);
     if folder.join("before.txt").exists() {
         let grown = judge::consistency(&read(&folder.join("before.txt"))?, &read(&folder.join("extension.txt"))?, papers)?;
         let same = hoidla_log::Extension::parse(&read(&folder.join("extension.txt"))?).is_ok_and(|e| e.checkpoint.head() == head);
@@ -74,6 +84,11 @@ fn with_receipts(folder: &Path, papers: &Papers, said: &Signed<Completeness>) ->
             return Ok(if same { grown } else { Report::no("the extension leads to another checkpoint than the statement's") });
         }
         report.proven.extend(grown.proven.into_iter().take(1));
+    } else {
+        report.not.insert(
+            0,
+            "that the log only grew since an earlier audit: no earlier checkpoint is in the folder; hold it against your own".into(),
+        );
     }
     report.not.splice(0..0, not_proven(s));
     Ok(report)
@@ -117,24 +132,29 @@ fn fits(receipt: &[u8], stream: &KeptStream, said: &Completeness, signed: &Signe
     Ok(())
 }
 
-fn proven(s: &Completeness) -> Vec<String> {
-    let (own, bytes) = (s.streams.iter().filter(|k| k.copied_here).count(), s.streams.iter().map(|k| k.length).sum());
+fn proven(s: &Completeness) -> String {
+    let bytes = s.streams.iter().map(|k| u128::from(k.length)).sum::<u128>();
+    format!(
+        "hoidla/{}/{} had committed to {} of {} of {}, each with one root over all its bytes",
+        s.site,
+        s.appliance,
+        human::count(s.streams.len() as u64, "stream"),
+        human::bytes(u64::try_from(bytes).unwrap_or(u64::MAX)),
+        s.dataset
+    )
+}
+
+fn said_by(s: &Completeness) -> Vec<String> {
+    let own = s.streams.iter().filter(|k| k.copied_here).count();
     let generations: BTreeSet<u32> = s.streams.iter().map(|k| k.generation).collect();
     vec![
+        format!("at {}, by its own clock, the agent {} says that these are all streams there", s.created, s.agent),
         format!(
-            "hoidla/{}/{} had committed to {} of {} in {} of {}, {own} of them as the agent {} saw them acknowledged",
-            s.site,
-            s.appliance,
-            human::count(s.streams.len() as u64, "stream"),
-            human::bytes(bytes),
-            human::count(generations.len() as u64, "generation"),
-            s.dataset,
-            s.agent
+            "they are {}, and {own} of the streams stand as it saw them acknowledged",
+            human::count(generations.len() as u64, "generation")
         ),
         format!(
-            "the agent {} says, at {} by its clock, that these are all, and that {} of {} at random places came whole",
-            s.agent,
-            s.created,
+            "it asked for {} of {} at random places, and the appliance showed bytes with hashes that its log holds for those places",
             human::count(s.sampled_frames.into(), "frame"),
             human::bytes(s.sampled_bytes)
         ),
@@ -142,12 +162,12 @@ fn proven(s: &Completeness) -> Vec<String> {
 }
 
 fn not_proven(s: &Completeness) -> Vec<String> {
-    let mut not = vec![
-        "that the registry held no more than the agent copied in: only its institution can tell".to_owned(),
-        "that every byte is still there: samples make a loss likely to be seen, and only a restore shows all".to_owned(),
-    ];
-    if s.sampled_frames == 0 {
-        not[1] = "that any byte is still there: no samples were taken".into();
-    }
-    not
+    let bytes = match s.sampled_frames {
+        0 => "that any byte is still there: no samples were taken",
+        _ => {
+            "that every byte is still there: samples make a loss likely to be seen if the appliance's program is the released one; one that \
+             is not could show other bytes that its log holds. Only a restore shows all"
+        }
+    };
+    vec!["that the registry held no more than the agent copied in: only its institution can tell".to_owned(), bytes.to_owned()]
 }

@@ -136,9 +136,16 @@ fn what_is_whole_is_said_with_what_it_does_not_prove() {
     let w = World::new();
     let papers = w.path("papers");
     let said = whole(w.folder());
-    for sentence in ["1 stream", "only grew, from 4 to 7", "hoidla/lux/lux-2 saw this head too", "counter stood at 18"] {
+    for sentence in [
+        "1 stream",
+        "only grew, from 4 to 7",
+        "hoidla/lux/lux-2 saw this head too",
+        "counter stood at 18",
+        "clock that its owner can set forward",
+    ] {
         assert!(said.proven.iter().any(|p| p.contains(sentence)), "{sentence}: {said:?}");
     }
+    assert!(said.said.iter().any(|s| s.contains("3 frames")) && said.proven.iter().all(|p| !p.contains("frames")), "{said:?}");
     assert!(said.not.iter().any(|n| n.contains("every byte is still there")) && said.not.iter().any(|n| n.contains("its TPM is software")));
     whole(w.run(&["receipt", text(&w.receipt()), "--papers", text(&papers)]));
     whole(w.run(&["checkpoint", text(&w.path("checkpoint.txt"))]));
@@ -167,6 +174,19 @@ fn no_flipped_byte_of_a_receipt_is_whole() {
     }
 }
 
+#[track_caller]
+fn cannot_tell(report: anyhow::Result<Report>, why: &str) {
+    let e = report.unwrap_err();
+    assert!(format!("{e:#}").contains(why), "{e:#}");
+}
+
+#[test]
+fn growth_that_is_not_shown_is_said() {
+    let w = World::new();
+    fs::remove_file(w.path("before.txt")).unwrap();
+    assert!(whole(w.folder()).not.iter().any(|n| n.contains("only grew since an earlier audit")));
+}
+
 #[test]
 fn forks_and_replays_are_a_no() {
     let w = World::new();
@@ -174,14 +194,19 @@ fn forks_and_replays_are_a_no() {
     let fork = Log::of(9, 2);
     let head = fork.signed(&w.one, 19);
     w.put("extension.txt", &fork.extension(4, &head).write());
-    no(consistency(), "both heads are signed by hoidla/lux/lux-1");
+    cannot_tell(consistency(), "both heads are signed");
     w.put("extension.txt", &w.log.extension(5, &w.signed).write());
-    no(consistency(), "both heads");
+    cannot_tell(consistency(), "both heads");
+    // One size, two roots: that is proof by itself, whatever the extension says.
+    w.put("before.txt", &w.one.sign(&fork.head(&w.one, 7, 17)).write());
+    w.put("extension.txt", &w.log.extension(4, &w.signed).write());
+    no(consistency(), "these two heads prove it");
+    w.put("before.txt", &w.one.sign(&w.log.head(&w.one, 4, 17)).write());
     w.put("extension.txt", &w.log.extension(4, &w.log.signed(&w.one, 16)).write());
     no(consistency(), "counter went back");
     let other = SoftAppliance::new(&w.site, "lux-2", 3);
     w.put("extension.txt", &w.log.extension(4, &w.log.signed(&other, 19)).write());
-    no(consistency(), "two logs");
+    cannot_tell(consistency(), "both heads are signed");
     let stranger = SoftAppliance::new(&w.site, "lux-1", 9);
     w.put("extension.txt", &w.log.extension(4, &w.log.signed(&stranger, 19)).write());
     no(consistency(), "another key than the one on record");
@@ -209,6 +234,13 @@ fn a_statement_with_one_thing_wrong_is_a_no() {
     wrong(&said(&|s| s.streams.clear()), "doesn't name");
     wrong(&said(&|s| s.streams.push(s.streams[0].clone())), "named twice");
     wrong(&said(&|s| s.dataset = name("people")), "may not speak");
+    wrong(&said(&|s| s.created = Moment::from_seconds(1_799_999_999)), "the certificate of agent-1 holds from");
+    wrong(&said(&|s| s.created = Moment::from_seconds(1_900_000_001)), "the certificate of agent-1 holds from");
+    let revoked = |w: &World| {
+        let site = Site { serial: w.site.serial + 1, revoked_agents: vec![name("agent-1")], ..w.site.clone() };
+        w.put("papers/newer.txt", &w.office.sign(&site));
+    };
+    wrong(&revoked, "revokes the agent agent-1");
     wrong(&|w| fs::remove_file(w.receipt()).unwrap(), "no receipt");
     wrong(&|w| fs::write(w.receipt(), w.log.receipt(5, &w.signed).write()).unwrap(), "other bytes");
     wrong(

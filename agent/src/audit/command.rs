@@ -178,11 +178,16 @@ fn text(home: &Home, head: &Head, proven: &[Proven], sampled: Sampled, expired: 
 
 /// What weakens a signature, in words.
 fn assurance(own: &Vouched) -> String {
-    if own.doubts.is_empty() {
-        return format!("\nit ran release {}", own.release);
+    let list = |general| own.doubts.iter().filter(|d| d.general() == general).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let (own_doubts, general) = (list(false), list(true));
+    let mut text = format!("\nits registers were those of release {}", own.release);
+    if !own_doubts.is_empty() {
+        text += &format!("\nreduced assurance: {own_doubts}");
     }
-    let doubts: Vec<String> = own.doubts.iter().map(ToString::to_string).collect();
-    format!("\nreduced assurance: {}", doubts.join("; "))
+    if !general.is_empty() {
+        text += &format!("\nwhat no report shows today: {general}");
+    }
+    text
 }
 
 /// A checkpoint that covers a push, and a receipt for its stream. Without one the push stands all
@@ -206,7 +211,10 @@ pub fn after_push(home: &Home, target: &Target, state: &State, tell: &dyn Fn(&st
         Err(e) => match e.downcast_ref::<Alarm>() {
             Some(alarm) => {
                 alarm.to_string().lines().for_each(|line| tell(line));
-                (Outcome::No, json!({ "alarm": alarm.what, "evidence": alarm.evidence.as_ref().ok(), "not_written": alarm.evidence.as_ref().err() }))
+                (
+                    Outcome::No,
+                    json!({ "alarm": alarm.what, "evidence": alarm.evidence.as_ref().ok(), "not_written": alarm.evidence.as_ref().err() }),
+                )
             }
             None => {
                 tell(&format!(

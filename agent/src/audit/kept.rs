@@ -17,9 +17,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hoidla_cli::NextStep;
-use hoidla_crypto::sign::VerifyingKey;
+use hoidla_crypto::sign::{self, VerifyingKey};
 use hoidla_format::{
-    Moment, Name, Statement, StreamId,
+    Hash32, Moment, Name, Statement, StreamId,
     statement::hash,
     statements::{ApplianceIdentity, Enrolment, Release, Site},
 };
@@ -32,6 +32,8 @@ use crate::home::read_bounded;
 
 /// The most papers that an appliance may show at once, and that are kept.
 pub const MOST_PAPERS: usize = 4096;
+/// The most bytes of all papers that an appliance may show at once.
+pub const MOST_PAPER_BYTES: usize = 16 << 20;
 /// What an auditor needs of them.
 const WANTED: [&str; 4] = [Site::KIND, Release::KIND, Enrolment::KIND, ApplianceIdentity::KIND];
 /// The most alarms that are written down; later ones point to the last folder.
@@ -95,7 +97,14 @@ impl Kept {
 
     /// Takes papers in, those that an auditor needs, if they are the authority's.
     pub fn add_papers(&self, authority: &VerifyingKey, papers: &[Vec<u8>]) -> Result<()> {
-        let wanted: Vec<&Vec<u8>> = papers.iter().filter(|p| kind_of(p).is_some_and(|k| WANTED.contains(&k))).collect();
+        let kept = self.papers()?;
+        let named: Vec<Hash32> = papers.iter().chain(kept.iter().map(|(_, p)| p)).filter_map(|p| identity_of(p, authority)).collect();
+        // Nobody signs an identity: one that no enrolment names is anybody's.
+        let wanted = |paper: &&Vec<u8>| match kind_of(paper) {
+            Some(ApplianceIdentity::KIND) => std::str::from_utf8(paper).is_ok_and(|text| named.contains(&hash(text))),
+            kind => kind.is_some_and(|k| WANTED.contains(&k)),
+        };
+        let wanted: Vec<&Vec<u8>> = papers.iter().filter(wanted).collect();
         Known::gather(authority, wanted.iter().map(|p| p.as_slice()))
             .context("the appliance showed papers that are not the authority's")
             .next("tell the authority; nothing of it was kept")?;
@@ -152,6 +161,12 @@ impl Kept {
         write(&dir.join("shown"), shown)?;
         write(&dir.join("what.txt"), format!("{}\n{}\n{what}\n", Moment::now(), self.origin).as_bytes())
     }
+}
+
+/// The identity's hash that the authority's enrolment names, if that is what a paper is.
+fn identity_of(paper: &[u8], authority: &VerifyingKey) -> Option<Hash32> {
+    let enrolment = (kind_of(paper) == Some(Enrolment::KIND)).then(|| sign::open::<Enrolment>(paper, Some("authority"), authority))?;
+    enrolment.ok().map(|e| e.statement.identity)
 }
 
 /// Whether a folder tells of just this contradiction.

@@ -22,7 +22,7 @@ use hoidla_door::{Connection, DoorError, Target, connect};
 use hoidla_format::{StreamId, frame::Chain};
 use hoidla_log::{Extension, Receipt, SignedCheckpoint};
 use hoidla_protocol::{Code, Part, Prove, Request, Response, StreamEntry, client::Broken};
-use hoidla_verify::{Known, Verified, checkpoint};
+use hoidla_verify::{Doubt, Known, Verified, checkpoint};
 use tokio::{runtime::Runtime, time::timeout};
 
 pub use alarm::Alarm;
@@ -76,9 +76,10 @@ impl<'h> Auditor<'h> {
     }
 
     fn papers(&mut self) -> Result<Vec<Vec<u8>>> {
-        let mut papers = vec![];
+        let (mut papers, mut bytes) = (vec![], 0);
         self.parts(&Request::Papers, |part| match part {
-            Response::Paper(paper) if papers.len() < kept::MOST_PAPERS => {
+            Response::Paper(paper) if papers.len() < kept::MOST_PAPERS && bytes + paper.len() <= kept::MOST_PAPER_BYTES => {
+                bytes += paper.len();
                 papers.push(paper);
                 Ok(())
             }
@@ -133,10 +134,16 @@ impl<'h> Auditor<'h> {
             Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
             Err(DoorError::Refused(no)) if no.code == Code::Behind => {
                 let what = format!("asked for its head after the {old} leaves seen here, it says that it went back: {}", no.sentence);
-                return Err(self.kept.alarm(what, no.sentence.as_bytes()).into());
+                // A head that it signs now says more than its sentence, which nobody signed.
+                let shown = match self.ask(&Request::Extend { old: 0, least: 0 }) {
+                    Ok(Response::Extension(head)) => head,
+                    _ => no.sentence.into_bytes(),
+                };
+                return Err(self.kept.alarm(what, &shown).into());
             }
             Err(DoorError::Refused(no)) if no.code == Code::Damaged => {
-                let what = format!("it no longer shows that its log begins with the {old} leaves that it had committed to: {}", no.sentence);
+                let what =
+                    format!("it no longer shows that its log begins with the {old} leaves that it had committed to: {}", no.sentence);
                 return Err(self.kept.alarm(what, no.sentence.as_bytes()).into());
             }
             Err(e) => return Err(e.into()),
@@ -160,7 +167,8 @@ impl<'h> Auditor<'h> {
         if signed.head().origin() != origin {
             return Ok(Err(format!("it showed the checkpoint of {} for its own", signed.head().origin())));
         }
-        let verified = match checkpoint::check(&signed, &self.kept.known(&self.authority)?) {
+        let known = self.kept.known(&self.authority)?;
+        let verified = match checkpoint::check(&signed, &known) {
             Ok(verified) => verified,
             Err(e) if e.cannot_tell() => {
                 return Err(anyhow!(e))
@@ -168,6 +176,9 @@ impl<'h> Auditor<'h> {
             }
             Err(e) => return Ok(Err(e.to_string())),
         };
+        if verified.own.doubts.contains(&Doubt::Replaced) {
+            return Ok(Err("its newest head is signed by a TPM that home has replaced by a later enrolment".into()));
+        }
         let Some(before) = before else { return Ok(Ok(Head { signed, verified, grown: None })) };
         let (old, new) = (before.head(), signed.head());
         if let Err(e) = extension.follows(old) {
@@ -176,7 +187,9 @@ impl<'h> Auditor<'h> {
                 new.size, old.size
             )));
         }
-        if new.counter < old.counter {
+        // Another TPM, lawfully enrolled, counts anew.
+        let other_tpm = checkpoint::check(&before, &known).is_ok_and(|v| v.own.attest.signer != verified.own.attest.signer);
+        if new.counter < old.counter && !other_tpm {
             return Ok(Err(format!("its TPM's counter went back from {} to {}", old.counter, new.counter)));
         }
         Ok(Ok(Head { signed, verified, grown: Some((before, extension)) }))

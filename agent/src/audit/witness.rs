@@ -38,7 +38,7 @@ impl Auditor<'_> {
                 Ok(Response::Witnessed(note)) => SignedCheckpoint::parse(&note)?,
                 Ok(_) => bail!("{} answered something else than was asked; tell the authority", other.origin),
                 Err(DoorError::Refused(no)) if no.code == Code::Fork => {
-                    let what = format!("{} saw another head of its log before: {}", other.origin, no.sentence);
+                    let what = format!("{} says, unsigned, that it saw another head of its log before: {}", other.origin, no.sentence);
                     return Err(self.kept.alarm(what, extension.write().as_bytes()).into());
                 }
                 Err(e) => return Err(e.into()),

@@ -81,11 +81,17 @@ pub enum Doubt {
     /// A TPM in software.
     #[error("its TPM is software: whoever rules that machine can make it say anything")]
     SoftwareTpm,
+    /// A TPM with wires of its own.
+    #[error("its TPM is not known to be in the processor: whoever reaches its wires can make it vouch for another state")]
+    Discrete,
+    /// A later enrolment names another TPM.
+    #[error("its TPM was replaced: a later enrolment is on record, and the old one can still sign")]
+    Replaced,
     /// Nobody proved the TPM.
     #[error("its TPM was trusted when it was first seen: nobody proved it genuine")]
     FirstUse,
-    /// No image was measured.
-    #[error("no measured image ran: registers 4 and 11 are zero")]
+    /// No image was measured, or its release names none.
+    #[error("no measured image is shown: register 4 or 11 is zero, or the release doesn't name both")]
     Unmeasured,
     /// Nobody recorded what Secure Boot's register should be.
     #[error("no release on record says what Secure Boot's register (7) must hold")]
@@ -102,6 +108,13 @@ pub enum Doubt {
     /// The site file names it no more.
     #[error("the newest site file here no longer names it")]
     NotNamed,
+}
+
+impl Doubt {
+    /// Whether this is so of every report today, and tells nothing of the appliance.
+    pub fn general(self) -> bool {
+        self == Self::SecureBoot
+    }
 }
 
 /// One appliance's word, verified.
@@ -187,6 +200,7 @@ pub(crate) fn vouch(line: &Line, who: &Attester, text: &str, says: Says, known: 
     }
     let (release, newest) = release(&registers, who, known)?;
     let mut doubts = doubts(who, &attest, &registers, release);
+    doubts.extend(known.replaced(who).then_some(Doubt::Replaced));
     doubts.extend((release.epoch < newest).then_some(Doubt::OldRelease));
     Ok(Vouched { origin: name(), attest, release: release.name.clone(), doubts })
 }
@@ -204,8 +218,9 @@ fn doubts(who: &Attester, attest: &Attest, registers: &[PcrValue], release: &Rel
     [
         (who.development, Doubt::Development),
         (who.identity.tpm == "software", Doubt::SoftwareTpm),
+        (!matches!(&who.identity.tpm[..], "software" | "firmware"), Doubt::Discrete),
         (who.proof != "credential-activated", Doubt::FirstUse),
-        (IMAGE.into_iter().all(zero), Doubt::Unmeasured),
+        (!IMAGE.into_iter().all(|i| !zero(i) && release.pcrs.iter().any(|p| p.index == i)), Doubt::Unmeasured),
         (release.pcrs.iter().all(|p| p.index != SECURE_BOOT), Doubt::SecureBoot),
         (zero(PAPERS), Doubt::Papers),
         (!attest.clock.safe, Doubt::Clock),

@@ -7,7 +7,7 @@
 
 use hoidla_crypto::sign::{self, SignError, Signed, VerifyingKey};
 use hoidla_format::{
-    Hash32, Name, Statement, StatementError, statement,
+    Hash32, Moment, Name, Statement, StatementError, statement,
     statements::{ApplianceIdentity, Enrolment, Release, Site},
 };
 use thiserror::Error;
@@ -55,6 +55,8 @@ pub struct Attester {
     pub identity: ApplianceIdentity,
     /// How its TPM was proven: the enrolment's word.
     pub proof: String,
+    /// When home enrolled it.
+    pub issued: Moment,
     /// A site for drills.
     pub development: bool,
     /// Whether the newest site file given still names it.
@@ -75,6 +77,7 @@ pub struct Known {
     sites: Vec<Signed<Site>>,
     releases: Vec<Release>,
     attesters: Vec<Attester>,
+    passed_over: Vec<KnownError>,
 }
 
 /// Papers by kind, each under the authority's signature, not yet held against each other.
@@ -94,7 +97,8 @@ pub fn kind_of(bytes: &[u8]) -> Option<&str> {
 
 impl Known {
     /// Takes in site files, releases, enrolments and identities; passes over papers of other kinds.
-    /// Of one site's files the newest counts.
+    /// Of one site's files the newest counts; what the authority signed and doesn't fit that one,
+    /// such as a release under an earlier release key, is passed over.
     pub fn gather<'a>(authority: &VerifyingKey, papers: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, KnownError> {
         let mut pile = Pile::default();
         for paper in papers {
@@ -103,8 +107,10 @@ impl Known {
         let mut known = Self { sites: pile.sites, ..Self::default() };
         for release in &pile.releases {
             if let Some(site) = known.site(&release.statement.site) {
-                release::check(&release.statement, &release_key(site)?)?;
-                known.releases.push(release.statement.clone());
+                match release_key(site).and_then(|key| Ok(release::check(&release.statement, &key)?)) {
+                    Ok(_) => known.releases.push(release.statement.clone()),
+                    Err(e) => known.passed_over.push(e),
+                }
             }
         }
         for enrolment in &pile.enrolments {
@@ -113,8 +119,10 @@ impl Known {
             if let (Some((_, identity)), Some(site)) = (identity, site)
                 && (&identity.site, &identity.name) == (&enrolment.statement.site, &enrolment.statement.appliance)
             {
-                let attester = attester(site, identity, &enrolment.statement)?;
-                known.attesters.push(attester);
+                match attester(site, identity, &enrolment.statement) {
+                    Ok(attester) => known.attesters.push(attester),
+                    Err(e) => known.passed_over.push(e),
+                }
             }
         }
         Ok(known)
@@ -128,6 +136,16 @@ impl Known {
     /// The releases of a site, in no order.
     pub fn releases<'a>(&'a self, site: &'a Name) -> impl Iterator<Item = &'a Release> {
         self.releases.iter().filter(move |r| r.site == *site)
+    }
+
+    /// Why papers of the authority were passed over.
+    pub fn passed_over(&self) -> &[KnownError] {
+        &self.passed_over
+    }
+
+    /// Whether its TPM is another by a later enrolment among the papers.
+    pub fn replaced(&self, who: &Attester) -> bool {
+        self.attesters.iter().any(|a| a.origin == who.origin && a.key_name != who.key_name && a.issued > who.issued)
     }
 
     /// All appliances whose attestation key is known; one that was enrolled anew is there twice.
@@ -189,6 +207,7 @@ fn attester(site: &Site, identity: &ApplianceIdentity, enrolment: &Enrolment) ->
         key_name: public.name(),
         identity: identity.clone(),
         proof: enrolment.proof.clone(),
+        issued: enrolment.issued,
         development: site.development,
         named: site.appliances.iter().any(|a| a.name == identity.name),
         key: point.key().map_err(|e| KnownError::Key(name(), e))?.into(),

@@ -1,7 +1,10 @@
 //! Checkpoints as an attacker would have them: each with one thing wrong.
 #![forbid(unsafe_code)]
 
-use hoidla_format::{Hash32, statement, statements::Site};
+use hoidla_format::{
+    Hash32, Moment, statement,
+    statements::{Enrolment, Site},
+};
 use hoidla_log::{Quote, Says, SignedCheckpoint};
 use hoidla_papers::{Log, Office, SoftAppliance, register};
 use hoidla_verify::{Doubt, Known, KnownError, Refusal, TpmName, Verified, checkpoint::check};
@@ -131,6 +134,47 @@ fn an_unmeasured_image_and_an_older_release_are_said() {
 }
 
 #[test]
+fn half_a_measured_image_and_a_discrete_tpm_are_doubts() {
+    let mut w = World::new();
+    w.one.identity.tpm = "discrete".into();
+    assert!(w.check(&w.log.signed(&w.one, 17)).unwrap().own.doubts.contains(&Doubt::Discrete));
+    // An ordinary Linux: its firmware measured something, and no image did.
+    w.one.registers.iter_mut().filter(|r| r.index == 11).for_each(|r| r.value = Hash32([0; 32]));
+    let pinned = w.one.registers.iter().filter(|r| [4, 11, 12, 13].contains(&r.index)).cloned().collect();
+    let mut papers = w.papers();
+    papers.push(w.office.sign(&w.office.release(&w.site, 2, pinned)));
+    let verified = check(&w.log.signed(&w.one, 17), &w.gather(&papers).unwrap()).unwrap();
+    assert!(verified.own.doubts.contains(&Doubt::Unmeasured), "a zero that a release approves measures nothing");
+    // Nor does a register that the release leaves open.
+    w.one.registers.iter_mut().filter(|r| r.index == 11).for_each(|r| r.value = register(11).value);
+    let open = w.one.registers.iter().filter(|r| [4, 12, 13].contains(&r.index)).cloned().collect();
+    papers.push(w.office.sign(&w.office.release(&w.site, 3, open)));
+    let verified = check(&w.log.signed(&w.one, 17), &w.gather(&papers).unwrap()).unwrap();
+    assert!(verified.own.doubts.contains(&Doubt::Unmeasured));
+}
+
+#[test]
+fn a_replaced_tpm_is_a_doubt_and_the_new_one_is_not() {
+    let w = World::new();
+    let new = SoftAppliance::new(&w.site, "lux-1", 8);
+    let later = Enrolment { issued: Moment::from_seconds(1_850_000_000), ..new.enrolment(&w.site) };
+    let mut papers = w.papers();
+    papers.extend([w.office.sign(&later), statement::write(&new.identity)]);
+    let known = w.gather(&papers).unwrap();
+    let doubts = |who: &SoftAppliance| check(&w.log.signed(who, 17), &known).unwrap().own.doubts;
+    assert!(doubts(&w.one).contains(&Doubt::Replaced) && !doubts(&new).contains(&Doubt::Replaced));
+}
+
+#[test]
+fn papers_under_an_earlier_release_key_are_passed_over() {
+    let w = World::new();
+    let mut papers = w.papers();
+    papers.push(w.office.sign(&Office::new(9).release(&w.site, 7, vec![register(4)])));
+    let known = w.gather(&papers).unwrap();
+    assert!(check(&w.log.signed(&w.one, 17), &known).is_ok() && known.passed_over().len() == 1);
+}
+
+#[test]
 fn want_of_papers_is_not_a_no() {
     let w = World::new();
     let (signed, papers) = (w.log.signed(&w.one, 17), w.papers());
@@ -161,7 +205,9 @@ fn papers_of_another_authority_or_a_made_up_key_are_refused() {
     assert_eq!(check(&w.log.signed(&swapped, 17), &w.gather(&papers).unwrap()), Err(Refusal::Unknown(origin())));
     // A key that anybody could use, even if the authority was made to enrol it.
     let loose = SoftAppliance::new(&other.site("lux", &["lux-1"]), "lux-1", 8);
-    assert_eq!(w.gather(&w.office.papers(&w.site, &[&loose])).err(), Some(KnownError::Unbound("lux-1".parse().unwrap())));
+    let known = w.gather(&w.office.papers(&w.site, &[&loose])).unwrap();
+    assert_eq!(known.passed_over(), [KnownError::Unbound("lux-1".parse().unwrap())]);
+    assert_eq!(check(&w.log.signed(&loose, 17), &known), Err(Refusal::Unknown(origin())));
 }
 
 #[test]
