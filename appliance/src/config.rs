@@ -7,7 +7,8 @@
 //! STATE/papers/           signed statements, as the authority signed them
 //! STATE/store.txt         the name of the store on the disks
 //! STATE/skips/            the authority's words about time
-//! STATE/erased/         certificates of disks that were erased
+//! STATE/erased/           certificates of disks that were erased
+//! STATE/checkpoint.txt    the last head of the log that was signed here
 //! STATE/health.json       written by the running daemon, for the panel
 //! ```
 //!
@@ -113,6 +114,11 @@ impl State {
     /// Where certificates of erased disks are kept.
     pub fn erased(&self) -> PathBuf {
         self.folder.join("erased")
+    }
+
+    /// The last checkpoint that was signed.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.folder.join("checkpoint.txt")
     }
 
     /// Where the daemon writes how it is.

@@ -107,6 +107,8 @@ pub struct Daemon {
     limits: Arc<Limits>,
     damaged: AtomicU64,
     alarms: AtomicU64,
+    /// Alarms that the start found, in words.
+    standing: Vec<String>,
     started: Instant,
 }
 
@@ -135,8 +137,10 @@ pub struct Panel {
     pub log_size: u64,
     /// Damaged records and alarms since the start.
     pub damaged: u64,
-    /// Stores behind their agents or the counter since the start, and forks that are kept here.
+    /// Stores behind their agents or the counter since the start, forks that are kept here, and what the start found.
     pub alarms: u64,
+    /// Alarms that the start found, and what to do.
+    pub standing: Vec<String>,
     /// Grants open now.
     pub openings: u16,
     /// Connections now.
@@ -193,7 +197,9 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
     let witness = Arc::new(Witness::new(state.witnessed(), authority, signer.clone())?);
-    let checkpoints = Checkpoints::new(signer, store.clone(), report.opened.only_reads.clone());
+    let checkpoints = Checkpoints::open(signer, store.clone(), state.checkpoint(), report.opened.only_reads.as_deref()).await?;
+    let standing: Vec<String> = checkpoints.silent().map(rolled_back).into_iter().collect();
+    standing.iter().for_each(|what| tracing::error!("ALARM: {what}"));
     let ceremonies = Arc::new(Ceremonies::new(ground, tpm.clone(), helpers, admission.clone(), store.clone()));
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
@@ -224,7 +230,8 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
         damaged: AtomicU64::new(damaged),
-        alarms: AtomicU64::new(report.opened.only_reads.is_some().into()),
+        alarms: AtomicU64::new(standing.len() as u64),
+        standing,
         started: Instant::now(),
     });
     let start_ms = began.elapsed().as_millis() as u64;
@@ -265,13 +272,17 @@ fn tell(report: &Report) -> u64 {
     for damage in &report.opened.damage {
         tracing::error!("damage: {damage}");
     }
-    if let Some(why) = &report.opened.only_reads {
-        tracing::error!("ALARM: the store only reads, nothing more is taken: {why}; tell the authority");
-    }
     if report.opened.cut > 0 {
         tracing::info!(commits = report.opened.cut, "what was begun and never acknowledged was cut");
     }
     report.opened.damage.len() as u64
+}
+
+/// The alarm of a log that nothing is signed for, and what to do.
+fn rolled_back(why: &str) -> String {
+    format!(
+        "{why}. Nothing is signed; what is there can still be opened. Change nothing, copy the state folder, and tell the authority (runbook: the store was rolled back)"
+    )
 }
 
 fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
@@ -401,6 +412,7 @@ impl Panel {
             log_size: h.log_size,
             damaged: h.damaged,
             alarms: h.alarms,
+            standing: d.standing.clone(),
             openings: h.openings,
             connections: d.limits.in_use(),
             wholeness: d.scrubber.wholeness(),
@@ -429,6 +441,8 @@ impl Running {
         background.spawn(keep_dense(self.daemon.store.clone()));
         background.spawn(keep_whole(self.daemon.clone()));
         background.spawn(count_hours(self.daemon.store.clone()));
+        let signing = self.daemon.clone();
+        background.spawn(async move { signing.checkpoints.keep().await });
         let looking = self.daemon.clone();
         background.spawn(async move { looking.trays.keep(looking.settings.trays).await });
         loop {

@@ -169,11 +169,20 @@ fn prepare_disks(state: &State, config: &Config, identity: &ApplianceIdentity, a
         let size = ask.disk_size.context("a disk file is not there; say how large it shall be with --disk-size")?;
         DiskFile::create(path, size)?;
     }
+    forget_checkpoint(state)?; // of a log that ends here
     let mut counters = machine::Membership(tpm.clone());
     let copies = config.copies.unwrap_or(2.min(config.disks.len() as u8));
     let layout = Layout { copies, ..Layout::default() };
     hoidla_uring::format(&config.disks, fresh_store(state, identity)?, layout, &mut counters)?;
     Ok(true)
+}
+
+fn forget_checkpoint(state: &State) -> anyhow::Result<()> {
+    let path = state.checkpoint();
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the disks hold this appliance's store.

@@ -224,6 +224,9 @@ fn verify(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     for line in &found.damage {
         text += &format!("\nDAMAGED: {line}");
     }
+    if let Some(why) = &found.only_reads {
+        text += &format!("\nALARM: {why}");
+    }
     if found.missing > 0 {
         text += &format!("\n{} disks are missing", found.missing);
     }
@@ -325,6 +328,7 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     screen.field("log", &format!("{} leaves", panel.log_size));
     screen.field("open", &format!("{} grants", panel.openings));
     screen.field("alarms", &format!("{} alarms, {} damaged", panel.alarms, panel.damaged));
+    panel.standing.iter().for_each(|what| _ = screen.item(&format!("ALARM: {what}")));
     screen.field(
         "time",
         &format!(

@@ -31,12 +31,14 @@ pub struct Scrubbed {
     pub repaired: Vec<String>,
     /// What no copy holds any more.
     pub damage: Vec<String>,
+    /// Why the store only reads, such as disks that were put back.
+    pub only_reads: Option<String>,
 }
 
 impl Scrubbed {
     /// Whether everything that was ever acknowledged is there.
     pub fn is_whole(&self) -> bool {
-        self.damage.is_empty()
+        self.damage.is_empty() && self.only_reads.is_none()
     }
 }
 
@@ -55,6 +57,7 @@ pub async fn scrub(state: &State, output: &Output) -> anyhow::Result<Scrubbed> {
         missing: report.absent.len().max(report.opened.missing.len()),
         repaired: report.opened.repaired,
         damage: report.opened.damage,
+        only_reads: report.opened.only_reads,
         ..Scrubbed::default()
     };
     let tell = |segment: &SegmentRef, checked| {

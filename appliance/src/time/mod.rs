@@ -14,7 +14,7 @@ use std::{
 };
 
 use hoidla_crypto::sign::VerifyingKey;
-use hoidla_store::Tenure;
+use hoidla_store::{Refused, Tenure};
 use hoidla_tpm::{Counter, Tpm};
 use hoidla_uring::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -96,12 +96,13 @@ impl Keeper {
         now.tenures.iter().find(|t| t.generation == *generation).and_then(|t| due::days_left(t, now.ages.counts))
     }
 
-    /// Tells the store what the site file promises. The longest that was ever said holds.
+    /// Tells the store what the site file promises. The longest that was ever said holds; one that
+    /// only reads ends nothing, and needs not be told.
     pub async fn promise(&self) -> anyhow::Result<()> {
         for d in &self.papers.site.statement.datasets {
             match self.store.promise(&d.name, d.retention_days).await {
                 // Nothing ends in it, whatever was promised.
-                Ok(()) | Err(StoreError::Refused(hoidla_store::Refused::OnlyReads(_))) => {}
+                Ok(()) | Err(StoreError::Refused(Refused::OnlyReads(_))) => {}
                 Err(e) => return Err(e.into()),
             }
         }
