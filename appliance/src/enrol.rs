@@ -12,7 +12,7 @@ use hoidla_format::{
     StreamId,
     statements::{ApplianceIdentity, Site},
 };
-use hoidla_store::Layout;
+use hoidla_store::{Layout, SealKey};
 use hoidla_tpm::{Counter, Tpm, TpmError};
 use hoidla_uring::DiskFile;
 use hoidla_verify::PolicyRef;
@@ -173,7 +173,9 @@ fn prepare_disks(state: &State, config: &Config, identity: &ApplianceIdentity, a
     let mut counters = machine::Membership(tpm.clone());
     let copies = config.copies.unwrap_or(2.min(config.disks.len() as u8));
     let layout = Layout { copies, ..Layout::default() };
-    hoidla_uring::format(&config.disks, fresh_store(state, identity)?, layout, &mut counters)?;
+    let mut key = SealKey([0; 32]);
+    hoidla_crypto::random(&mut key.0);
+    hoidla_uring::format(&config.disks, fresh_store(state, identity)?, key, layout, &mut counters)?;
     Ok(true)
 }
 

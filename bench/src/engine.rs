@@ -13,7 +13,7 @@ use hoidla_uring::{Settings, Store};
 use crate::{
     fio::{self, Direction},
     rows::{Row, Target, low_median_high},
-    setup::{Memory, Scratch, new_store, record, written_file},
+    setup::{KEY, Memory, Scratch, new_store, record, written_file},
 };
 
 /// Copies of the store, and files of fio.
@@ -94,7 +94,7 @@ impl Rounds {
 
 async fn one_round(disks: &[PathBuf], bytes: u64) -> Result<(Written, f64)> {
     let (counters, id) = (Memory::default(), new_store());
-    hoidla_uring::format(disks, id, Layout::default(), &mut counters.clone())?;
+    hoidla_uring::format(disks, id, KEY, Layout::default(), &mut counters.clone())?;
     let settings = Settings { memory: 256 << 20, options: Options { prewrite: false, ..Options::default() } };
     let (store, report) = Store::open(disks, id, Box::new(counters), settings)?;
     ensure!(report.absent.is_empty() && report.warnings.is_empty(), "the store began with trouble: {report:?}");

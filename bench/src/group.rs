@@ -23,7 +23,7 @@ use hoidla_uring::{Blocks, Buffers, DiskFile, Engine, Record};
 
 use crate::{
     rows::{Row, Target, low_median_high},
-    setup::{Memory, Scratch, generation, new_store, written_file},
+    setup::{KEY, Memory, Scratch, generation, new_store, written_file},
 };
 
 const AGENTS: u8 = 64;
@@ -85,11 +85,12 @@ pub fn rows(folder: &Path, rounds: usize) -> Result<Vec<Row>> {
 /// Records a second of so many agents.
 fn rate(disks: Vec<Arc<dyn Disk>>, agents: u8) -> Result<f64> {
     let (counters, id, pool) = (Memory::default(), new_store(), Buffers::new(64 << 20)?);
-    Engine::format(&disks, id, Layout::default(), &pool, &mut counters.clone())?;
+    Engine::format(&disks, id, KEY, Layout::default(), &pool, &mut counters.clone())?;
     let options = Options { prewrite: false, ..Options::default() };
     let (engine, _) = Engine::open(disks, id, Arc::new(pool.clone()), Box::new(counters), options)?;
     let (tell, told) = channel();
-    let mut crowd = Crowd { flushers: Flushers::start(&engine, &tell)?, told, engine, pool, next: vec![0; usize::from(agents)], held: vec![], kept: 0 };
+    let mut crowd =
+        Crowd { flushers: Flushers::start(&engine, &tell)?, told, engine, pool, next: vec![0; usize::from(agents)], held: vec![], kept: 0 };
     (0..agents).try_for_each(|a| crowd.append(a))?;
     let began = Instant::now();
     while began.elapsed() < RUN {

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::{
     filler::Filler,
     rows::{Row, Target, low_median_high},
-    setup::{Memory, Scratch, new_store, of_process},
+    setup::{KEY, Memory, Scratch, new_store, of_process},
     wide::{Wide, as_disks},
 };
 
@@ -128,7 +128,7 @@ impl Large {
         let each = (tib << 40) / MOST_BUFFER as u64 / u64::from(STREAMS);
         let large = Self { folder: folder.to_owned(), id, counters, geometry, stored: each };
         let wides = (0..2).map(|i| Ok(Arc::new(Wide::create(&large.disk(i), size, &geometry)?))).collect::<Result<Vec<_>>>()?;
-        Engine::format(&as_disks(&wides), id, Layout::default(), &pool, &mut large.counters.clone())?;
+        Engine::format(&as_disks(&wides), id, KEY, Layout::default(), &pool, &mut large.counters.clone())?;
         // Large commits: a batch of 16 MiB or of 256 costs the catalogue the same.
         let mut filler = Filler::open(as_disks(&wides), id, &large.counters, &pool, 256 << 20)?;
         let began = Instant::now();

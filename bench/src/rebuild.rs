@@ -11,7 +11,7 @@ use crate::{
     engine::{Rounds, write_all},
     fio::{self, Direction},
     rows::Row,
-    setup::{Memory, Scratch, new_store, written_file},
+    setup::{KEY, Memory, Scratch, new_store, written_file},
 };
 
 /// The place of the disk that is lost.
@@ -38,7 +38,7 @@ pub async fn rows(folder: &Path, gib: u64, rounds: usize) -> Result<Vec<Row>> {
 async fn rebuild(folder: &Path, bytes: u64) -> Result<f64> {
     let (counters, id) = (Memory::default(), new_store());
     let disks = ["store.0", "store.1"].map(|n| folder.join(n));
-    hoidla_uring::format(&disks, id, Layout::default(), &mut counters.clone())?;
+    hoidla_uring::format(&disks, id, KEY, Layout::default(), &mut counters.clone())?;
     let settings = Settings { options: Options { prewrite: false, ..Options::default() }, ..Settings::default() };
     let (store, _) = Store::open(&disks, id, Box::new(counters), settings)?;
     write_all(&store, bytes).await?;

@@ -8,10 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hoidla_format::{Hash32, StreamId};
+use hoidla_format::{Hash32, StreamId, disk::SealKey};
 use hoidla_store::{Buffer as _, Counters, Disk, Generation, MOST_BUFFER, Pool as _};
 use hoidla_uring::{Buffer, Buffers, DiskFile, Record};
 use nix::sys::resource::{UsageWho, getrusage};
+
+/// What the seals of a store's batches are keyed with: nobody here forges any.
+pub const KEY: SealKey = SealKey([6; 32]);
 
 /// A name for a store that no other had: what an earlier one left on the same disks is never taken for its own.
 pub fn new_store() -> [u8; 16] {

@@ -19,7 +19,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hoidla_format::disk::{Geometry, batch::Head, superblock::AT};
+use hoidla_format::{
+    Kind,
+    disk::{Geometry, batch::Head, superblock::AT},
+};
 use hoidla_store::{BLOCK, Disk, MOST_BUFFER};
 use hoidla_uring::DiskFile;
 use serde_json::{Value, json};
@@ -178,7 +181,7 @@ fn piece(path: &Path, i: u64) -> PathBuf {
 
 /// Whether this is a batch that closes its segment.
 fn closes(bytes: &[u8]) -> bool {
-    Head::read(bytes).is_ok_and(|(head, _)| head.index.is_some())
+    Head::peek(bytes).is_ok() && bytes[6] == Kind::SegmentIndex as u8
 }
 
 impl Disk for Wide {

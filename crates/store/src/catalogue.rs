@@ -12,7 +12,7 @@ use std::{
 use hoidla_format::{
     Hash32, Leaf, Name, StreamId,
     disk::{
-        Geometry,
+        Geometry, SealKey,
         batch::{Head, IndexEntry, Run, What},
     },
     frame::Chain,
@@ -237,7 +237,7 @@ impl Catalogue {
     }
 
     /// Where the record that holds `offset` of a stream lies.
-    pub fn place(&self, stream: StreamId, offset: u64, geometry: Geometry, copies: u64, pin: Pin) -> Option<Place> {
+    pub fn place(&self, stream: StreamId, offset: u64, geometry: Geometry, key: SealKey, copies: u64, pin: Pin) -> Option<Place> {
         let slot = self.slot_of(stream, offset)?;
         let segment = self.segment(slot)?;
         let at = match (segment.shape, self.tails.get(&slot)) {
@@ -250,7 +250,7 @@ impl Catalogue {
         };
         let (incarnation, end) = (segment.incarnation, segment.end);
         let generation = self.generations[segment.generation as usize].clone();
-        Some(Place { slot, incarnation, end, at, stream, offset, generation, geometry, copies, pin })
+        Some(Place { slot, incarnation, end, at, stream, offset, generation, geometry, key, copies, pin })
     }
 
     /// Where a stream goes on elsewhere after `offset`, which `slot` holds: in another segment,

@@ -185,7 +185,7 @@ impl<P: Pool> Engine<P> {
     }
 
     fn seal_part(&mut self, draft: Draft<P>, head: Head, mut front: P::Buffer, writes: &mut Vec<Write<P>>) -> Part {
-        let (bytes, hash) = head.to_bytes();
+        let (bytes, hash) = head.to_bytes(&self.superblock.key);
         let len = head.front_len();
         let out = front.as_mut();
         out[..bytes.len()].copy_from_slice(&bytes);

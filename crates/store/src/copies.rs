@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hoidla_format::{
     Hash32,
     disk::{
-        BLOCK, Geometry,
+        BLOCK, Geometry, SealKey,
         batch::{Head, LARGE, may_begin},
         blocks, check_seal,
         segment::SegmentHeader,
@@ -26,6 +26,7 @@ pub(crate) struct Copies<P: Pool> {
     pub pool: Arc<P>,
     disks: Vec<(DiskNo, Arc<dyn Disk>)>,
     pub geometry: Geometry,
+    key: SealKey,
     /// The disks whose heads count: a stale disk may hold what was cut since. Records are
     /// welcome from any disk: a head that counts holds their hashes.
     trusted: u64,
@@ -61,14 +62,14 @@ pub(crate) struct Batch {
 }
 
 impl<P: Pool> Copies<P> {
-    pub fn new(pool: Arc<P>, disks: &Disks, mask: u64, geometry: Geometry) -> Self {
+    pub fn new(pool: Arc<P>, disks: &Disks, mask: u64, geometry: Geometry, key: SealKey) -> Self {
         let disks = (0..).zip(disks).filter(|(i, _)| mask >> i & 1 == 1).filter_map(|(i, d)| Some((i as DiskNo, d.clone()?))).collect();
-        Self { pool, disks, geometry, trusted: mask }
+        Self { pool, disks, geometry, key, trusted: mask }
     }
 
     /// The same with more disks, which are to be made whole and are not believed.
     pub fn with_stale(mut self, disks: &Disks, mask: u64) -> Self {
-        let stale = Self::new(self.pool.clone(), disks, mask, self.geometry).disks;
+        let stale = Self::new(self.pool.clone(), disks, mask, self.geometry, self.key).disks;
         self.disks.extend(stale);
         self
     }
@@ -103,7 +104,7 @@ impl<P: Pool> Copies<P> {
         let Some(first) = self.read(copy, block, 1)? else { return Ok(None) };
         let Ok(len) = Head::peek(&first.as_ref()[..BLOCK]) else { return Ok(None) };
         let whole = if len <= BLOCK { Some(first) } else { self.read(copy, block, blocks(len))? };
-        let head = whole.and_then(|b| Head::read(&b.as_ref()[..blocks(len) * BLOCK]).ok());
+        let head = whole.and_then(|b| Head::read(&b.as_ref()[..blocks(len) * BLOCK], &self.key).ok());
         Ok(head.filter(|(h, _)| u64::from(block) + u64::from(h.blocks()) <= u64::from(self.geometry.segment_blocks)))
     }
 
@@ -217,7 +218,7 @@ impl<P: Pool> Copies<P> {
     }
 
     fn reconcile_front(&self, batch: &Batch, places: &[usize], out: &mut Checked) -> Result<(), ReadError> {
-        let (head, hash) = batch.head.to_bytes();
+        let (head, hash) = batch.head.to_bytes(&self.key);
         debug_assert_eq!(hash, batch.hash);
         let count = blocks(batch.head.front_len());
         let mut whole = self.pool.take(count * BLOCK).ok_or(ReadError::Busy)?;

@@ -325,7 +325,8 @@ impl<P: Pool> Engine<P> {
     /// it stays there while the place is held.
     pub fn locate(&mut self, stream: StreamId, offset: u64) -> Option<Place> {
         let pin = self.space.pin(self.catalogue.slot_of(stream, offset)?);
-        self.catalogue.place(stream, offset, self.superblock.geometry, self.current, pin)
+        let (geometry, key) = (self.superblock.geometry, self.superblock.key);
+        self.catalogue.place(stream, offset, geometry, key, self.current, pin)
     }
 
     /// The next segment with number `from` or above that holds something, for verification;
@@ -339,8 +340,9 @@ impl<P: Pool> Engine<P> {
         let s = self.catalogue.segment(slot)?;
         let (incarnation, end) = (s.incarnation, s.end);
         let generation = self.catalogue.generations[s.generation as usize].clone();
-        let (store, geometry, copies) = (self.superblock.store, self.superblock.geometry, self.current);
-        Some(SegmentRef { store, slot, incarnation, end, geometry, copies, generation, pin: self.space.pin(slot) })
+        let Superblock { store, geometry, key, .. } = self.superblock;
+        let copies = self.current;
+        Some(SegmentRef { store, slot, incarnation, end, geometry, key, copies, generation, pin: self.space.pin(slot) })
     }
 
     /// What to do next to a disk; none when all waits for completions or submissions.

@@ -34,6 +34,8 @@ mod stretch;
 mod tiles;
 mod types;
 
+pub use hoidla_format::disk::SealKey;
+
 pub use device::{BLOCK, Blocks, BlocksOf, Buffer, Counters, Disk, DiskNo, Disks, MOST_BUFFER, Op, Pool, Request};
 pub use engine::Engine;
 pub use expiry::{GRACE, Tenure, may_end};

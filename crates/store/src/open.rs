@@ -14,7 +14,7 @@ use std::{
 };
 
 use hoidla_format::disk::{
-    BLOCK, Geometry,
+    BLOCK, Geometry, SealKey,
     superblock::{AT, Superblock, next_membership},
 };
 
@@ -153,10 +153,11 @@ fn hex(bytes: &[u8]) -> String {
 
 impl<P: Pool> Engine<P> {
     /// Lays an empty store on `disks`; everything on them is lost. `store` is
-    /// 16 random bytes that name it. The counter goes on from where it is.
+    /// 16 random bytes that name it, `key` 32 that no agent knows. The counter goes on from where it is.
     pub fn format(
         disks: &[Arc<dyn Disk>],
         store: [u8; 16],
+        key: SealKey,
         layout: Layout,
         pool: &P,
         counters: &mut dyn Counters,
@@ -178,6 +179,7 @@ impl<P: Pool> Engine<P> {
         let membership = next_membership(base, members, places as u8);
         let superblock = Superblock {
             store,
+            key,
             place: 0,
             geometry,
             sequence: 1,
@@ -344,6 +346,9 @@ fn open_with<P: Pool>(
     let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, &f.as_ref()?.1)));
     let all = present().fold(0u64, |m, (i, _)| m | 1 << i);
     let mut superblock = newest_that_counts(&present().map(|(_, s)| s).collect::<Vec<_>>(), counted, options)?;
+    if options.faulty(Fault::UnkeyedHeads) {
+        superblock.key = SealKey([0; 32]);
+    }
     let counts = |s: &Superblock| s.membership == superblock.membership && s.is_member();
     // Begun after it and never counted: such a disk took part in all that was acknowledged.
     let as_good = |s: &Superblock| superblock.membership == counted && is_begun(s, counted);
@@ -357,7 +362,7 @@ fn open_with<P: Pool>(
     let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
     let mut opened = Opened::default();
 
-    let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry);
+    let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry, superblock.key);
     let newest_run = present().map(|(_, s)| s.run).max().unwrap_or(0);
     let checkpoint = read_catalogue(&disks, current, &superblock, options.tile_height(), pool)?;
     let said = fence::read(&disks, current, &superblock, pool)?;
@@ -365,7 +370,8 @@ fn open_with<P: Pool>(
     let mut recovered = recovery::recover(&copies, &superblock, checkpoint, fences, options, &mut opened)?;
 
     if opened.rebuilt || recovered.catalogue.tiles.size() != recovered.catalogue.frontier.size() {
-        let (source, mut reader) = (Source { geometry: superblock.geometry, copies: current }, Reader::new(disks.clone(), pool.clone()));
+        let (source, mut reader) =
+            (Source { geometry: superblock.geometry, key: superblock.key, copies: current }, Reader::new(disks.clone(), pool.clone()));
         let wrong = tiles::restore(&mut recovered.catalogue, &mut reader, &source, &recovered.leaves);
         opened.damage.extend(wrong);
     }

@@ -166,6 +166,8 @@ pub enum Fault {
     BelieveJoining,
     /// Writes behind what recovery would search.
     IgnoreFences,
+    /// Seals batches with a key that everybody knows.
+    UnkeyedHeads,
     /// Trusts what one copy says without its hash.
     BelieveRot,
 }

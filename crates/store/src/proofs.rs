@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use hoidla_format::{Hash32, disk::Geometry};
+use hoidla_format::{
+    Hash32,
+    disk::{Geometry, SealKey},
+};
 use hoidla_log::{Nodes, consistency, inclusion, node_hash, root, verify_consistency, verify_inclusion};
 
 use crate::{
@@ -51,6 +54,7 @@ pub(crate) struct Piece {
 /// Which disks a place is on.
 pub(crate) struct Source {
     pub geometry: Geometry,
+    pub key: SealKey,
     pub copies: u64,
 }
 
@@ -95,7 +99,7 @@ fn piece(catalogue: &Catalogue, tiles: &Tiles, source: &Source, pin: &mut dyn Fn
     while at < end {
         let slot = catalogue.slot_of(stream, at)?;
         let next = catalogue.next_run(stream, slot, at).unwrap_or(end).min(end);
-        disk.push((catalogue.place(stream, at, source.geometry, source.copies, pin(slot))?, next));
+        disk.push((catalogue.place(stream, at, source.geometry, source.key, source.copies, pin(slot))?, next));
         at = next;
     }
     let skip = from.saturating_sub(known.stored) as usize;
@@ -152,7 +156,7 @@ impl<P: Pool> Engine<P> {
         }
         let wanted = Wanted::new(tiles.height);
         let _ = make(&wanted, asked, head.0)?;
-        let source = Source { geometry: self.superblock.geometry, copies: self.current };
+        let source = Source { geometry: self.superblock.geometry, key: self.superblock.key, copies: self.current };
         let space = &mut self.space;
         let pieces = wanted.pieces(&self.catalogue, tiles, &source, &mut |slot| space.pin(slot)).ok_or(ReadError::LogDamaged)?;
         Ok(Grounds { asked, head, pieces })

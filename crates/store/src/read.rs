@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use hoidla_format::{
     Hash32, StreamId,
     disk::{
-        BLOCK, Geometry,
+        BLOCK, Geometry, SealKey,
         batch::{Head, LARGE},
         blocks,
     },
@@ -34,6 +34,7 @@ pub struct Place {
     pub(crate) offset: u64,
     pub(crate) generation: Arc<Generation>,
     pub(crate) geometry: Geometry,
+    pub(crate) key: SealKey,
     pub(crate) copies: u64,
     pub(crate) pin: Pin,
 }
@@ -56,6 +57,7 @@ pub struct SegmentRef {
     pub(crate) incarnation: u64,
     pub(crate) end: u32,
     pub(crate) geometry: Geometry,
+    pub(crate) key: SealKey,
     pub(crate) copies: u64,
     pub(crate) generation: Arc<Generation>,
     #[allow(dead_code, reason = "it is held, not looked at")]
@@ -183,17 +185,17 @@ impl<P: Pool> Reader<P> {
         &self.disks
     }
 
-    fn copies(&self, mask: u64, geometry: Geometry) -> Copies<P> {
-        Copies::new(self.pool.clone(), &self.disks, mask, geometry)
+    fn copies(&self, mask: u64, geometry: Geometry, key: SealKey) -> Copies<P> {
+        Copies::new(self.pool.clone(), &self.disks, mask, geometry, key)
     }
 
     pub(crate) fn copies_of(&self, segment: &SegmentRef) -> Copies<P> {
-        self.copies(segment.copies, segment.geometry)
+        self.copies(segment.copies, segment.geometry, segment.key)
     }
 
     /// Reads the record at a place; a bad copy is repaired from a good one.
     pub fn read(&mut self, place: &Place) -> Result<Found<P>, ReadError> {
-        let copies = self.copies(place.copies, place.geometry);
+        let copies = self.copies(place.copies, place.geometry, place.key);
         let (batch, nth) = self.find(&copies, place)?;
         if let Some(found) = self.read_nth(&copies, &batch, nth)? {
             return Ok(found);
@@ -205,7 +207,7 @@ impl<P: Pool> Reader<P> {
 
     /// Whether the record at a place is the one submitted again; a fork if not.
     pub fn compare(&mut self, place: &Place, record: &Record<P>) -> Result<Result<(), Refused>, ReadError> {
-        let copies = self.copies(place.copies, place.geometry);
+        let copies = self.copies(place.copies, place.geometry, place.key);
         let (batch, nth) = self.find(&copies, place)?;
         let (offset, epoch, entry) = nth_record(&batch.head, nth).ok_or(damaged(place))?;
         let same = (offset, epoch, entry.len, entry.hash) == (record.offset, record.epoch, record.len, record.hash);
@@ -214,7 +216,7 @@ impl<P: Pool> Reader<P> {
 
     /// Checks every byte of a segment on every copy, and repairs.
     pub fn check(&mut self, segment: &SegmentRef) -> Result<Checked, ReadError> {
-        self.copies(segment.copies, segment.geometry).check(segment)
+        self.copies(segment.copies, segment.geometry, segment.key).check(segment)
     }
 
     /// The log's leaves of a segment: index and hash of each, for proofs.
@@ -230,7 +232,7 @@ impl<P: Pool> Reader<P> {
 
     /// The batch that holds a place.
     pub(crate) fn batch_of(&mut self, place: &Place) -> Result<Batch, ReadError> {
-        let copies = self.copies(place.copies, place.geometry);
+        let copies = self.copies(place.copies, place.geometry, place.key);
         Ok(self.find(&copies, place)?.0)
     }
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use hoidla_format::{Hash32, Name, StreamId};
+use hoidla_format::{Hash32, Name, StreamId, disk::SealKey};
 use hoidla_store::{
     Acknowledged, Asked, Checked, Counters, Disk, Generation, Layout, Logged, Moved, OpenError, Opened, Options, Pool as _, ReadError,
     Refused, SegmentRef, StreamState,
@@ -131,9 +131,9 @@ pub struct Pending {
 }
 
 /// Lays an empty store on these disks (a copy each). Everything on them is lost.
-pub fn format(paths: &[PathBuf], store: [u8; 16], layout: Layout, counters: &mut dyn Counters) -> Result<(), StartError> {
+pub fn format(paths: &[PathBuf], store: [u8; 16], key: SealKey, layout: Layout, counters: &mut dyn Counters) -> Result<(), StartError> {
     let disks = paths.iter().map(|p| Ok(Arc::new(DiskFile::open(p)?) as Arc<dyn Disk>)).collect::<Result<Vec<_>, DiskError>>()?;
-    Ok(Engine::format(&disks, store, layout, &Buffers::new(8 << 20)?, counters)?)
+    Ok(Engine::format(&disks, store, key, layout, &Buffers::new(8 << 20)?, counters)?)
 }
 
 impl Store {

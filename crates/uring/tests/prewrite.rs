@@ -8,10 +8,11 @@ use std::{
 };
 
 use hoidla_format::{Hash32, StreamId};
-use hoidla_store::{Buffer as _, Counters, Generation, Layout};
+use hoidla_store::{Buffer as _, Counters, Generation, Layout, SealKey};
 use hoidla_uring::{Record, Settings, Store, format};
 
 const ID: [u8; 16] = [7; 16];
+const KEY: SealKey = SealKey([6; 32]);
 const STREAM: StreamId = StreamId([1; 16]);
 const SEGMENT: usize = 1 << 20;
 const DISK: usize = 48 << 20;
@@ -66,7 +67,7 @@ async fn when_idle_the_next_segments_are_written_and_then_it_rests() {
     let (folder, cut) = (scratch.path().join("disks"), scratch.path().join("cut"));
     [&folder, &cut].iter().for_each(|f| fs::create_dir(f).unwrap());
     disks(&folder).iter().for_each(|d| fs::write(d, vec![LITTER; DISK]).unwrap());
-    format(&disks(&folder), ID, Layout { segment: SEGMENT as u64, ..Layout::default() }, &mut Memory::default()).unwrap();
+    format(&disks(&folder), ID, KEY, Layout { segment: SEGMENT as u64, ..Layout::default() }, &mut Memory::default()).unwrap();
     let (store, _) = open(&folder);
     append(&store, 0).await;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hoidla_format::{Hash32, StreamId, frame::Chain};
-use hoidla_store::{Buffer as _, Checked, Counters, Generation, Layout, Options, Refused, SegmentRef};
+use hoidla_store::{Buffer as _, Checked, Counters, Generation, Layout, Options, Refused, SealKey, SegmentRef};
 use hoidla_uring::{
     DiskError, DiskFile, Kept, Record, Report, Settings, StartError, State, Store, StoreError, format,
     trays::{Seen, look},
@@ -18,6 +18,7 @@ use hoidla_uring::{
 use tempfile::TempDir;
 
 const ID: [u8; 16] = [42; 16];
+const KEY: SealKey = SealKey([6; 32]);
 const LEN: usize = 100_000;
 const STREAM: StreamId = StreamId([1; 16]);
 
@@ -44,7 +45,7 @@ impl Bench {
     fn new(disk: u64) -> Self {
         let bench = Self { folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), counters: Memory::default() };
         bench.paths().iter().for_each(|p| drop(DiskFile::create(p, disk).unwrap()));
-        format(&bench.paths(), ID, Layout { segment: 4 << 20, ..Layout::default() }, &mut bench.counters.clone()).unwrap();
+        format(&bench.paths(), ID, KEY, Layout { segment: 4 << 20, ..Layout::default() }, &mut bench.counters.clone()).unwrap();
         bench
     }
 

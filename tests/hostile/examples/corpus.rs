@@ -13,7 +13,7 @@ use hoidla_crypto::{
 use hoidla_format::{
     ByteRange, Bytes, Hash32, Kind, Leaf, Moment, Name, StreamId, Writer,
     disk::{
-        Geometry,
+        Geometry, SealKey,
         batch::{Entry, Head, IndexEntry, Note, Run, Tenure, What},
         catalogue::{DatasetEntry, Front, GenerationEntry, Item, Piece, SegmentEntry, SegmentState, StreamEntry},
         fences::{Fence, Fences},
@@ -89,7 +89,7 @@ fn batches() -> Vec<Vec<u8>> {
     };
     let index = Some(vec![IndexEntry { stream: STREAM, offset: 0, block: 1 }, IndexEntry { stream: STREAM, offset: 4096, block: 3 }]);
     let last = Head { index, runs: vec![], notes: vec![], retires: None, moved: true, ..head.clone() };
-    [head, last].iter().map(|h| h.to_bytes().0).collect()
+    [head, last].iter().map(|h| h.to_bytes(&SealKey([6; 32])).0).collect()
 }
 
 fn catalogues() -> Vec<Vec<u8>> {
@@ -246,6 +246,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let geometry = Geometry { places: 2, copies: 2, segment_blocks: 4096, catalogue_blocks: 256, slots: 64 };
     let superblock = Superblock {
         store: [1; 16],
+        key: SealKey([6; 32]),
         place: 1,
         geometry,
         sequence: 9,

@@ -11,9 +11,9 @@ use hoidla_crypto::{
     sealing::{Provider, Sealer},
 };
 use hoidla_format::{
-    Kind, Leaf, Reader,
+    Hash32, Kind, Leaf, Reader,
     disk::{
-        self, BLOCK,
+        self, BLOCK, SealKey,
         batch::{self, Head as BatchHead},
         catalogue::Piece,
         fences::Fences,
@@ -83,12 +83,20 @@ pub fn frontier(bytes: &[u8]) -> bool {
     true
 }
 
-/// The layout as it is, and with a hash that fits: the hash has no key, so whoever
-/// writes to a disk can make it fit. `len` tells how many bytes the hash covers.
-fn with_and_without_seal(bytes: &[u8], len: impl Fn(&[u8]) -> Option<usize>, run: impl Fn(&[u8]) -> bool) -> bool {
+/// The key of the batches in the corpus.
+const KEY: SealKey = SealKey([6; 32]);
+
+/// The layout as it is, and with a hash that fits: the hash has no key, or one that stands
+/// on the disk, so whoever writes to a disk can make it fit. `len` tells how many bytes the hash covers.
+fn with_and_without_seal(
+    bytes: &[u8],
+    seal: impl Fn(&mut [u8]) -> Hash32,
+    len: impl Fn(&[u8]) -> Option<usize>,
+    run: impl Fn(&[u8]) -> bool,
+) -> bool {
     let mut sealed = bytes.to_vec();
     if let Some(layout) = len(bytes).filter(|len| *len >= 40).and_then(|len| sealed.get_mut(..len)) {
-        disk::seal(layout);
+        seal(layout);
     }
     run(&sealed) | run(bytes)
 }
@@ -101,6 +109,7 @@ pub fn superblock(bytes: &[u8]) -> bool {
     let Some(bytes) = block(bytes) else { return false };
     with_and_without_seal(
         bytes,
+        disk::seal,
         |_| Some(BLOCK),
         |bytes| {
             let block = block(bytes).expect("still a block");
@@ -116,6 +125,7 @@ pub fn fences(bytes: &[u8]) -> bool {
     let Some(bytes) = block(bytes) else { return false };
     with_and_without_seal(
         bytes,
+        disk::seal,
         |_| Some(BLOCK),
         |bytes| {
             let block = block(bytes).expect("still a block");
@@ -130,6 +140,7 @@ pub fn segment(bytes: &[u8]) -> bool {
     let Some(bytes) = block(bytes) else { return false };
     with_and_without_seal(
         bytes,
+        disk::seal,
         |_| Some(BLOCK),
         |bytes| {
             let block = block(bytes).expect("still a block");
@@ -144,10 +155,11 @@ pub fn batch(bytes: &[u8]) -> bool {
     _ = batch::may_begin(bytes);
     with_and_without_seal(
         bytes,
+        |b| disk::seal_keyed(b, &KEY),
         |b| BatchHead::peek(b).ok(),
         |bytes| {
-            let Ok((head, hash)) = BatchHead::read(bytes) else { return false };
-            assert!(head.to_bytes() == (bytes[..head.head_len()].to_vec(), hash), "one encoding");
+            let Ok((head, hash)) = BatchHead::read(bytes, &KEY) else { return false };
+            assert!(head.to_bytes(&KEY) == (bytes[..head.head_len()].to_vec(), hash), "one encoding");
             let end = head.blocks() as usize * BLOCK;
             for (at, record) in head.places().into_iter().zip(head.records()) {
                 assert!(at + record.len as usize <= end, "a record lies within its batch");
@@ -160,6 +172,7 @@ pub fn batch(bytes: &[u8]) -> bool {
 pub fn catalogue(bytes: &[u8]) -> bool {
     with_and_without_seal(
         bytes,
+        disk::seal,
         |b| Piece::peek(b).ok(),
         |bytes| {
             let Ok((piece, hash)) = Piece::read(bytes) else { return false };

@@ -10,7 +10,7 @@ use crate::{
     disk::{Power, SimDisk},
     invariants::{self, Broken},
     memory::Memory,
-    world::{CATALOGUES, POOL, STORE, World, carry_out},
+    world::{CATALOGUES, KEY, POOL, STORE, World, carry_out},
 };
 
 impl World {
@@ -136,7 +136,7 @@ impl World {
             "of another store" => {
                 let disk: Arc<dyn Disk> = stranger.clone();
                 let layout = Layout { segment: 16 * BLOCK as u64, copies: 0, ..self.plan.layout() };
-                let done = Engine::format(&[disk], *b"another store...", layout, &Memory::new(POOL), &mut Counter::default());
+                let done = Engine::format(&[disk], *b"another store...", KEY, layout, &Memory::new(POOL), &mut Counter::default());
                 done.map_err(|e| ("opens", e.to_string()))?;
             }
             _ => stranger.restore(self.disks[(tray + 1) % all].image()),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use hoidla_format::StreamId;
-use hoidla_store::{Disk, Engine, Event, Fault, Op, Reader, Request, Ticket};
+use hoidla_store::{Disk, Engine, Event, Fault, Op, Reader, Request, SealKey, Ticket};
 
 use crate::{
     counter::Counter,
@@ -25,6 +25,8 @@ use crate::{
 
 /// The name of the simulated store.
 pub const STORE: [u8; 16] = *b"simulated store.";
+/// What the seals of its batches are keyed with.
+pub const KEY: SealKey = SealKey(*b"known to no agent that sends it.");
 /// Where the two catalogue areas lie.
 pub const CATALOGUES: std::ops::Range<u64> = 64..64 + 2 * CATALOGUE / hoidla_store::BLOCK as u64;
 /// Buffers of the store's pool.
@@ -112,7 +114,7 @@ impl World {
         };
         let all: Vec<Arc<dyn Disk>> = world.disks.iter().map(|d| d.clone() as Arc<dyn Disk>).collect();
         world.current = (0..world.plan.disks).collect();
-        Engine::format(&all, STORE, world.plan.layout(), &*world.memory, &mut world.counter.clone())
+        Engine::format(&all, STORE, KEY, world.plan.layout(), &*world.memory, &mut world.counter.clone())
             .map_err(|e| ("opens", e.to_string()))?;
         world.reopen(false)?;
         Ok(world)

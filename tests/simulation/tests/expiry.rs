@@ -10,10 +10,11 @@ use hoidla_simulation::{
     memory::Memory,
 };
 use hoidla_store::{
-    BLOCK, Buffer, Disk, Engine, Event, GRACE, Generation, Layout, Op, Opened, Options, Pool, Reader, Record, Refused, may_end,
+    BLOCK, Buffer, Disk, Engine, Event, GRACE, Generation, Layout, Op, Opened, Options, Pool, Reader, Record, Refused, SealKey, may_end,
 };
 
 const STORE: [u8; 16] = [1; 16];
+const KEY: SealKey = SealKey([6; 32]);
 const SEGMENT: u64 = 64 * BLOCK as u64;
 const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64, copies: 0 };
 const DAY: u64 = 86_400;
@@ -40,7 +41,7 @@ impl World {
         let power = Power::stays();
         let disk = |name: &str| Arc::new(SimDisk::new(name, 96 * BLOCK as u64 + 24 * SEGMENT, power.clone()));
         let world = Self { disks: [disk("a"), disk("b")], power, nv: Counter::default(), dice: Dice::new(seed, 0) };
-        Engine::format(&world.as_disks(), STORE, LAYOUT, &Memory::new(8), &mut world.nv.clone()).unwrap();
+        Engine::format(&world.as_disks(), STORE, KEY, LAYOUT, &Memory::new(8), &mut world.nv.clone()).unwrap();
         world
     }
 

@@ -17,10 +17,11 @@ use hoidla_simulation::{
     memory::Memory,
 };
 use hoidla_store::{
-    Appended, BLOCK, Buffer, Disk, Engine, Event, Fault, Generation, Layout, Op, Opened, Options, Pool, Reader, Record, Refused,
+    Appended, BLOCK, Buffer, Disk, Engine, Event, Fault, Generation, Layout, Op, Opened, Options, Pool, Reader, Record, Refused, SealKey,
 };
 
 const STORE: [u8; 16] = [1; 16];
+const KEY: SealKey = SealKey([6; 32]);
 const SEGMENT: u64 = 256;
 const CATALOGUE: u64 = 16;
 const FIRST: u64 = 64 + 2 * CATALOGUE;
@@ -86,7 +87,7 @@ impl Written {
             Self { disks: disks(), nv: Counter::default(), records: Vec::new(), batches: Vec::new(), behind: 0, said: vec![None; 2] };
         let all: Vec<_> = w.disks.iter().map(|d| d.clone() as Arc<dyn Disk>).collect();
         let layout = Layout { segment: SEGMENT * BLOCK as u64, catalogue: CATALOGUE * BLOCK as u64, copies: 2 };
-        Engine::format(&all, STORE, layout, &Memory::new(8), &mut w.nv.clone()).unwrap();
+        Engine::format(&all, STORE, KEY, layout, &Memory::new(8), &mut w.nv.clone()).unwrap();
         let (mut engine, _) = open(&w.disks, &w.nv, options);
         w.said = w.disks.iter().map(|d| said(d)).collect();
         let mut ends = [0u64; 3];

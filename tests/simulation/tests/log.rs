@@ -11,9 +11,11 @@ use hoidla_simulation::{
 };
 use hoidla_store::{
     Appended, Asked, BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, Opened, Options, Pool, ReadError, Reader, Record, Refused,
+    SealKey,
 };
 
 const STORE: [u8; 16] = [1; 16];
+const KEY: SealKey = SealKey([6; 32]);
 const SEGMENT: u64 = 256 * BLOCK as u64;
 const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 64 * BLOCK as u64, copies: 2 };
 const CATALOGUES: std::ops::Range<u64> = 64..64 + 128;
@@ -34,7 +36,7 @@ impl World {
         let disks = ["a", "b"].map(|name| Arc::new(SimDisk::new(name, size, Power::stays())));
         let world =
             Self { disks, counter: Counter::default(), roots: vec![Frontier::new().root()], leaves: Vec::new(), lengths: vec![0; 100] };
-        Engine::format(&world.all(), STORE, LAYOUT, &Memory::new(8), &mut world.counter.clone()).unwrap();
+        Engine::format(&world.all(), STORE, KEY, LAYOUT, &Memory::new(8), &mut world.counter.clone()).unwrap();
         let (engine, _) = world.open();
         (world, engine)
     }

@@ -23,7 +23,7 @@ fn a_disk_of_another_store_is_refused_by_name() {
     assert!(open(&[&b, &a], &nv).is_ok(), "in any order");
     let small = disk("small", 1);
     assert!(matches!(
-        Engine::format(&as_disks(&[&small]), STORE, LAYOUT, &Memory::new(8), &mut Counter::default()),
+        Engine::format(&as_disks(&[&small]), STORE, KEY, LAYOUT, &Memory::new(8), &mut Counter::default()),
         Err(OpenError::TooSmall(name)) if name == "small"
     ));
 }

@@ -11,7 +11,7 @@ use hoidla_store::{Appended, BLOCK, Disk, Engine, Event, JoinError, Layout, Open
 
 fn two_copies_on(disks: &[&Arc<SimDisk>], nv: &Counter) {
     let layout = Layout { copies: 2, ..LAYOUT };
-    Engine::format(&as_disks(disks), STORE, layout, &Memory::new(8), &mut nv.clone()).unwrap();
+    Engine::format(&as_disks(disks), STORE, KEY, layout, &Memory::new(8), &mut nv.clone()).unwrap();
 }
 
 fn accepting_loss(disks: &[&Arc<SimDisk>], nv: &Counter) -> (Engine<Memory>, Opened) {
@@ -228,6 +228,6 @@ fn wrong_disks_and_places_do_not_join() {
     assert!(matches!(engine.to_copy(id), Err(JoinError::Over)));
     assert_eq!(engine.leave(1, "again".into()), Err(JoinError::Over));
     let more = Layout { copies: 3, ..LAYOUT };
-    let refused = Engine::format(&as_disks(&[&a, &b]), STORE, more, &Memory::new(8), &mut nv.clone()).err().unwrap();
+    let refused = Engine::format(&as_disks(&[&a, &b]), STORE, KEY, more, &Memory::new(8), &mut nv.clone()).err().unwrap();
     assert!(matches!(refused, OpenError::Copies { copies: 3, disks: 2 }), "{refused}");
 }

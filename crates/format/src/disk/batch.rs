@@ -7,10 +7,10 @@
 //! large   each other record from a block of its own on, zero up to a whole block
 //! ```
 //! Head and small records together are the *front*, one buffer of at most 1 MiB.
-//! The head's hash covers the head; the head holds the hash of every record. So
+//! The head's hash, keyed, covers the head; the head holds the hash of every record. So
 //! the chain over heads covers every byte.
 
-use super::{BLOCK, VERSION, blocks, check_seal, seal};
+use super::{BLOCK, SealKey, VERSION, blocks, check_seal_keyed, seal_keyed};
 use crate::{Hash32, Kind, Malformed, Reader, StreamId, Writer, frame, frame::Chain};
 
 /// Records from this length on begin at a block of their own.
@@ -185,11 +185,11 @@ impl Head {
         self.records().map(place).collect()
     }
 
-    /// As bytes, sealed, and the hash that the next batch names.
+    /// As bytes, sealed with the store's key, and the hash that the next batch names.
     ///
     /// # Panics
     /// If a bound is broken: the engine's mistake.
-    pub fn to_bytes(&self) -> (Vec<u8>, Hash32) {
+    pub fn to_bytes(&self, key: &SealKey) -> (Vec<u8>, Hash32) {
         let kind = if self.index.is_some() { Kind::SegmentIndex } else { Kind::Batch };
         let mut w = Writer::with_header(kind, VERSION);
         w.put(&[0; 32]).put(&self.previous.0).u64(self.incarnation).u64(self.run).u64(self.run_first);
@@ -217,7 +217,7 @@ impl Head {
         }
         let mut bytes = w.finish();
         assert!(bytes.len() == self.head_len() && self.front_len() <= MOST_FRONT, "a batch's front is at most 1 MiB");
-        let hash = seal(&mut bytes);
+        let hash = seal_keyed(&mut bytes, key);
         (bytes, hash)
     }
 
@@ -231,11 +231,11 @@ impl Head {
         if (FIXED..=MOST_FRONT).contains(&head) { Ok(head) } else { Err(Malformed::Field("a head of impossible length")) }
     }
 
-    /// Reads a head from `bytes`, which may go on after it; checks its hash and returns it too.
-    pub fn read(bytes: &[u8]) -> Result<(Self, Hash32), Malformed> {
+    /// Reads a head from `bytes`, which may go on after it; checks its hash, keyed, and returns it too.
+    pub fn read(bytes: &[u8], key: &SealKey) -> Result<(Self, Hash32), Malformed> {
         let len = Self::peek(bytes)?;
         let bytes = bytes.get(..len).ok_or(Malformed::Truncated { wanted: len, left: bytes.len() })?;
-        let hash = check_seal(bytes)?;
+        let hash = check_seal_keyed(bytes, key)?;
         let mut r = Reader::new(bytes);
         r.take(8 + 32)?;
         let previous = Hash32(r.array()?);

@@ -1,6 +1,6 @@
 //! The superblock: whose disk this is, and what may be trusted on it.
 
-use super::{BLOCK, Geometry, VERSION, check_seal, seal};
+use super::{BLOCK, Geometry, SealKey, VERSION, check_seal, seal};
 use crate::{Kind, Malformed, Reader, Writer};
 
 /// The blocks at which the four copies stand.
@@ -11,6 +11,8 @@ pub const AT: [u64; 4] = [0, 16, 32, 48];
 pub struct Superblock {
     /// The store's random name.
     pub store: [u8; 16],
+    /// What the seals of batches are keyed with.
+    pub key: SealKey,
     /// The disk's place in the store, from 0.
     pub place: u8,
     /// How the store is divided.
@@ -55,7 +57,7 @@ impl Superblock {
     /// As one block.
     pub fn to_block(&self) -> [u8; BLOCK] {
         let mut w = Writer::with_header(Kind::Superblock, VERSION);
-        w.put(&[0; 32]).put(&self.store).u8(self.place).u8(self.geometry.places).u8(self.geometry.copies);
+        w.put(&[0; 32]).put(&self.store).put(&self.key.0).u8(self.place).u8(self.geometry.places).u8(self.geometry.copies);
         w.u32(self.geometry.segment_blocks).u32(self.geometry.catalogue_blocks).u32(self.geometry.slots);
         w.u64(self.sequence).u64(self.membership).u64(self.base).u64(self.members);
         w.u64(self.run).u64(self.run_first).u64(self.checkpoint).u64(self.counter);
@@ -72,7 +74,7 @@ impl Superblock {
         r.header(Kind::Superblock, VERSION)?;
         check_seal(block)?;
         r.take(32)?;
-        let store = r.array()?;
+        let (store, key) = (r.array()?, SealKey(r.array()?));
         let (place, places, copies) = (r.u8()?, r.u8()?, r.u8()?);
         let geometry = Geometry { places, copies, segment_blocks: r.u32()?, catalogue_blocks: r.u32()?, slots: r.u32()? }.check()?;
         let (sequence, membership, base) = (r.u64()?, r.u64()?, r.u64()?);
@@ -84,6 +86,6 @@ impl Superblock {
         if r.rest().iter().any(|b| *b != 0) {
             return Err(Malformed::Field("a superblock's rest must be zero"));
         }
-        Ok(Self { store, place, geometry, sequence, membership, base, members, run, run_first, checkpoint, counter })
+        Ok(Self { store, key, place, geometry, sequence, membership, base, members, run, run_first, checkpoint, counter })
     }
 }

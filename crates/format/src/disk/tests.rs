@@ -1,23 +1,25 @@
 //! Every layout reads back, has one known encoding, and is refused in every other shape.
 
 use super::{
-    BLOCK, Geometry,
+    BLOCK, Geometry, SealKey,
     batch::{Entry, Head, IndexEntry, LARGE, Note, Run, Tenure, What},
     blocks,
     catalogue::{
         DatasetEntry, Front, GenerationEntry, Item, MOST_LINES, MOST_PIECE, MOST_RESERVE, Piece, Pieces, SegmentEntry, SegmentState,
         StreamEntry,
     },
-    seal,
+    seal, seal_keyed,
     segment::SegmentHeader,
     superblock::{Superblock, next_membership},
 };
 use crate::{Hash32, Malformed, StreamId, frame::Chain};
 
+const KEY: SealKey = SealKey([6; 32]);
+
 fn superblock() -> Superblock {
     let geometry = Geometry { places: 2, copies: 2, segment_blocks: 16_384, catalogue_blocks: 1024, slots: 1000 };
     #[rustfmt::skip]
-    let s = Superblock { store: [7; 16], place: 1, geometry, sequence: 9, membership: 4, base: 3, members: 3, run: 5, run_first: 42, checkpoint: 8, counter: 21 };
+    let s = Superblock { store: [7; 16], key: KEY, place: 1, geometry, sequence: 9, membership: 4, base: 3, members: 3, run: 5, run_first: 42, checkpoint: 8, counter: 21 };
     s
 }
 
@@ -104,7 +106,7 @@ fn refuses_flips<T: PartialEq + std::fmt::Debug>(bytes: &[u8], step: usize, read
 fn a_superblock_reads_back_and_nothing_else_does() {
     let block = superblock().to_block();
     assert_eq!(Superblock::from_block(&block), Ok(superblock()));
-    assert_eq!(blake3::hash(&block).to_hex().as_str(), "38a29b5b123f5e542b263246b51d9374da6bae3eefbe3e5171a0968e5c1a8f5b");
+    assert_eq!(blake3::hash(&block).to_hex().as_str(), "03cdcf4dafa3477b0d1c154c8cae1a37c6764b73221333d6e8a3e5fd2efbee83");
     refuses_flips(&block, 1, |b| Superblock::from_block(b.try_into().unwrap()));
     let changes: [fn(&mut Superblock); 5] =
         [|s| s.place = 2, |s| s.members = 4, |s| s.geometry.segment_blocks = 1, |s| s.geometry.slots = 0, |s| s.geometry.copies = 3];
@@ -133,17 +135,21 @@ fn a_segment_header_reads_back_and_nothing_else_does() {
 
 #[test]
 fn a_batch_reads_back_and_nothing_else_does() {
-    let (bytes, hash) = head().to_bytes();
+    let (bytes, hash) = head().to_bytes(&KEY);
     let mut followed = bytes.clone();
     followed.extend([9; 100]);
-    assert_eq!(Head::read(&followed), Ok((head(), hash)));
-    assert_eq!(hash.to_string(), "33f76c1668c7b1f704e72a10bf4103b690dfc388f9f035c04602ce92fe7de12a");
-    refuses_flips(&bytes, 1, Head::read);
+    assert_eq!(Head::read(&followed, &KEY), Ok((head(), hash)));
+    assert_eq!(hash.to_string(), "1f5df1f38548ee23c800b5db1e89c203eb6fbfdc53c421c02b3e557f86781728");
+    refuses_flips(&bytes, 1, |b| Head::read(b, &KEY));
+    assert!(Head::read(&bytes, &SealKey([7; 32])).is_err(), "another store's key");
+    let mut unkeyed = bytes.clone();
+    seal(&mut unkeyed);
+    assert!(Head::read(&unkeyed, &KEY).is_err(), "whoever doesn't know the key seals nothing");
     for cut in 0..bytes.len() {
-        assert!(Head::read(&bytes[..cut]).is_err(), "cut at {cut}");
+        assert!(Head::read(&bytes[..cut], &KEY).is_err(), "cut at {cut}");
     }
     let index = Head { index: Some(vec![IndexEntry { stream: StreamId([1; 16]), offset: 5, block: 1 }]), ..head() };
-    assert_eq!(Head::read(&index.to_bytes().0).unwrap().0, index);
+    assert_eq!(Head::read(&index.to_bytes(&KEY).0, &KEY).unwrap().0, index);
 }
 
 #[test]
@@ -168,14 +174,14 @@ fn a_sealed_batch_that_contradicts_itself_is_refused() {
     for (i, change) in changes.iter().enumerate() {
         let mut bad = head();
         change(&mut bad);
-        let bytes = std::panic::catch_unwind(|| bad.to_bytes().0);
-        assert!(bytes.is_err() || Head::read(&bytes.unwrap()).is_err(), "change {i}");
+        let bytes = std::panic::catch_unwind(|| bad.to_bytes(&KEY).0);
+        assert!(bytes.is_err() || Head::read(&bytes.unwrap(), &KEY).is_err(), "change {i}");
     }
     // A length that doesn't fit what follows, sealed anew.
-    let mut bytes = head().to_bytes().0;
+    let mut bytes = head().to_bytes(&KEY).0;
     bytes[132] ^= 1;
-    seal(&mut bytes);
-    assert!(Head::read(&bytes).is_err());
+    seal_keyed(&mut bytes, &KEY);
+    assert!(Head::read(&bytes, &KEY).is_err());
 }
 
 #[test]

@@ -10,10 +10,12 @@ use hoidla_simulation::{
     memory::Memory,
 };
 use hoidla_store::{
-    BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, ReadError, Reader, Record, ToCopy,
+    BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, ReadError, Reader, Record, SealKey,
+    ToCopy,
 };
 
 pub const STORE: [u8; 16] = [1; 16];
+pub const KEY: SealKey = SealKey([6; 32]);
 pub const SEGMENT: u64 = 64 * BLOCK as u64;
 pub const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 16 * BLOCK as u64, copies: 0 };
 
@@ -28,7 +30,7 @@ pub fn as_disks(disks: &[&Arc<SimDisk>]) -> Vec<Arc<dyn Disk>> {
 
 /// Lays a mirror on all of them.
 pub fn format(disks: &[&Arc<SimDisk>], store: [u8; 16], nv: &Counter) {
-    Engine::format(&as_disks(disks), store, LAYOUT, &Memory::new(8), &mut nv.clone()).unwrap();
+    Engine::format(&as_disks(disks), store, KEY, LAYOUT, &Memory::new(8), &mut nv.clone()).unwrap();
 }
 
 pub fn open(disks: &[&Arc<SimDisk>], nv: &Counter) -> Result<(Engine<Memory>, Opened), OpenError> {
