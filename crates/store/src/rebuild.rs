@@ -224,6 +224,17 @@ impl<P: Pool> Engine<P> {
         Ok(())
     }
 
+    /// A segment that was handed out could not be copied: it is to be handed out again.
+    pub fn not_copied(&mut self, id: JoinId, segment: &SegmentRef) -> Result<(), JoinError> {
+        let joining = self.joining(id)?;
+        if joining.handed.remove(&segment.slot)
+            && let Some(todo) = &mut joining.todo
+        {
+            todo.push_back((segment.slot, segment.incarnation));
+        }
+        Ok(())
+    }
+
     /// Everything was copied and the disk flushed: it becomes current with the next change of
     /// membership, and [`Event::DiskJoined`] tells when. Over if something was not copied.
     pub fn rebuilt(&mut self, id: JoinId) -> Result<(), JoinError> {

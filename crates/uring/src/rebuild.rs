@@ -151,7 +151,8 @@ impl Store {
         Ok(damage)
     }
 
-    /// Copies segment after segment; false if the disk was given up.
+    /// Copies segment after segment; false if the disk was given up, or a segment could not be
+    /// copied this time.
     async fn copy_some(self, one: Rebuilding, damage: Arc<Mutex<Vec<String>>>) -> Result<bool, StoreError> {
         loop {
             let segment = match self.ask(move |e| e.to_copy(one.id)).await? {
@@ -169,9 +170,9 @@ impl Store {
                     let disk = if let ReadError::Repair { disk, .. } = &why { *disk } else { one.place };
                     let why = why.to_string();
                     _ = self.ask(move |e| e.leave(disk, why)).await?;
-                    if disk == one.place {
-                        return Ok(false);
-                    }
+                    // Wherever the trouble was, what stopped half-way is no copy.
+                    _ = self.ask(move |e| e.not_copied(one.id, &segment)).await?;
+                    return Ok(false);
                 }
             }
             _ = self.ask(move |e| e.copied(one.id, &segment)).await?;
