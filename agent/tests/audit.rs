@@ -122,7 +122,9 @@ fn a_fork_is_found_when_it_has_grown_too() {
 fn proofs_of_other_places_and_damaged_frames_are_alarms() {
     let w = World::new();
     w.audit().unwrap();
-    for (lie, says) in [(Lie::Place, "another place"), (Lie::Proof, "not in its log"), (Lie::Frame, "not the one"), (Lie::Gone, "no longer shows")] {
+    for (lie, says) in
+        [(Lie::Place, "another place"), (Lie::Proof, "not in its log"), (Lie::Frame, "not the one"), (Lie::Gone, "no longer shows")]
+    {
         w.lie(lie);
         let alarm = w.alarm(w.audit());
         assert!(alarm.what.contains(says), "{lie:?}: {}", alarm.what);

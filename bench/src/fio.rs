@@ -51,7 +51,15 @@ fn run(folder: &Path, files: u32, size: u64, direction: Direction, cell: (u64, u
         Direction::Copy => {
             fio.args(["--filename=fio.0", "--rw=read", "--name=other", "--filename=fio.1", "--rw=write", "--end_fsync=1"]);
             // A second job begins with the defaults of fio, not with the first one's.
-            fio.args(["--ioengine=io_uring", "--direct=1", "--fixedbufs=1", "--registerfiles=1", "--thread", "--group_reporting", "--overwrite=1"]);
+            fio.args([
+                "--ioengine=io_uring",
+                "--direct=1",
+                "--fixedbufs=1",
+                "--registerfiles=1",
+                "--thread",
+                "--group_reporting",
+                "--overwrite=1",
+            ]);
             fio.args([format!("--bs={kib}k"), format!("--iodepth={depth}"), format!("--size={size}")])
         }
         Direction::Write { flush_every } => {

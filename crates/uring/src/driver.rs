@@ -39,6 +39,9 @@ pub(crate) enum Took {
 /// Where an answer goes.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refused>>;
 
+/// Something that the engine is to note durably.
+pub(crate) type Noting = Box<dyn FnOnce(&mut Engine, Ticket) -> Result<(), Refused> + Send>;
+
 /// What other threads ask of the engine.
 pub(crate) enum Command {
     Append(Record, Answer<Took>),
@@ -47,7 +50,7 @@ pub(crate) enum Command {
     /// A segment was rewritten; `Busy` goes back to whoever asks.
     Retire(SegmentRef, Answer<()>),
     /// Anything that the engine notes durably; `Busy` goes back to whoever asks.
-    Note(Box<dyn FnOnce(&mut Engine, Ticket) -> Result<(), Refused> + Send>, Answer<()>),
+    Note(Noting, Answer<()>),
     /// A marked disk joins; it is rebuilt by whoever asks.
     Join(DiskNo, Arc<DiskFile>, oneshot::Sender<Result<JoinId, JoinError>>),
     /// Anything that is answered at once.

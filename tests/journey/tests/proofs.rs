@@ -139,7 +139,13 @@ fn the_log_only_grew(stage: &Stage, digits: &str, registry: &Path) {
     verify(stage, digits, &["statement", "audit-2"], 0, &["WHOLE"]);
     verify(stage, digits, &[&["consistency", before, "audit-2/extension.txt"], &papers[..]].concat(), 0, &["WHOLE"]);
     // It leads from the head before it, and from no other.
-    verify(stage, digits, &[&["consistency", "audit-1/checkpoint.txt", "audit-2/extension.txt"], &papers[..]].concat(), 2, &["both heads are signed"]);
+    verify(
+        stage,
+        digits,
+        &[&["consistency", "audit-1/checkpoint.txt", "audit-2/extension.txt"], &papers[..]].concat(),
+        2,
+        &["both heads are signed"],
+    );
 }
 
 fn a_disk_is_replaced_while_copying_goes_on(stage: &mut Stage, registry: &Path) {
