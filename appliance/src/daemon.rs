@@ -178,7 +178,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let authority = config.authority_key()?;
     let papers = Arc::new(Papers::kept(&state.papers(), &authority, &identity)?);
     let tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
-    let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority: authority.clone() };
+    let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
     warn_of_development(&papers);
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     check_counters(&tpm, &papers)?;
@@ -186,7 +186,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let store_settings = hoidla_uring::Settings { memory: settings.memory, ..Default::default() };
     let counters = Box::new(Membership(tpm.clone()));
     let disks = config.disks.clone();
-    let (name, words) = (store_id(state, &identity)?, Words::new(state, authority.clone(), identity));
+    let (name, words) = (store_id(state, &identity)?, Words::new(state, authority, identity));
     let open = move || Store::open(&disks, name, counters, store_settings);
     let (store, report) = tokio::task::spawn_blocking(open).await??;
     let damaged = tell(&report);

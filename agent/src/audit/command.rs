@@ -210,7 +210,7 @@ pub fn after_push(home: &Home, target: &Target, state: &State, tell: &dyn Fn(&st
         }
         Err(e) => match e.downcast_ref::<Alarm>() {
             Some(alarm) => {
-                alarm.to_string().lines().for_each(|line| tell(line));
+                alarm.to_string().lines().for_each(tell);
                 (
                     Outcome::No,
                     json!({ "alarm": alarm.what, "evidence": alarm.evidence.as_ref().ok(), "not_written": alarm.evidence.as_ref().err() }),

@@ -46,13 +46,13 @@ impl Auditor<'_> {
             if answer.note().text == extension.checkpoint.note().text {
                 return self.with_line(answer, other);
             }
-            extension = self.from_seen(&answer, other)?;
+            extension = self.extension_since(&answer, other)?;
         }
         Err(anyhow!("{} saw newer heads each time", other.origin)).next("somebody else carries heads there now; try again later")
     }
 
     /// The extension from the head that the other appliance saw last.
-    fn from_seen(&mut self, seen: &SignedCheckpoint, other: &Other<'_>) -> Result<Extension> {
+    fn extension_since(&mut self, seen: &SignedCheckpoint, other: &Other<'_>) -> Result<Extension> {
         let known = self.kept.known(&self.authority)?;
         checkpoint::check(seen, &known).map_err(|e| anyhow!("{} showed a head that it says it saw, and it is none: {e}", other.origin))?;
         ensure!(seen.head().origin() == self.kept.origin(), "{} showed the head of another log", other.origin);

@@ -180,7 +180,7 @@ mod tests {
     fn segments_grow_with_the_disks() {
         let picked = |size: u64, places, copies| {
             let g = Layout { copies, ..Layout::default() }.geometry(size, places).unwrap();
-            (u64::from(g.segment_blocks) * BLOCK as u64 >> 20, g.slots)
+            ((u64::from(g.segment_blocks) * BLOCK as u64) >> 20, g.slots)
         };
         let tib = 1u64 << 40;
         assert_eq!(picked(256 << 20, 2, 0).0, 8);
