@@ -66,6 +66,8 @@ pub struct Settings {
     pub tick: Duration,
     /// How often the disk trays are looked at.
     pub trays: Duration,
+    /// Open even if disks are gone that alone held something: that is lost for good.
+    pub accept_loss: bool,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             crowd: (640, 64, 640, 4),
             tick: Duration::from_secs(60),
             trays: Duration::from_secs(10),
+            accept_loss: false,
         }
     }
 }
@@ -183,7 +186,8 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     check_counters(&tpm, &papers)?;
     raise_counters(&tpm, state, &papers)?;
-    let store_settings = hoidla_uring::Settings { memory: settings.memory, ..Default::default() };
+    let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
+    let store_settings = hoidla_uring::Settings { memory: settings.memory, options };
     let counters = Box::new(Membership(tpm.clone()));
     let disks = config.disks.clone();
     let (name, words) = (store_id(state, &identity)?, Words::new(state, authority, identity));

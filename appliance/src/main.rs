@@ -63,6 +63,10 @@ enum Command {
         /// Write logs as JSON.
         #[arg(long)]
         log_json: bool,
+        /// Go on although disks are lost that alone held something. That is then lost here for
+        /// good, even if they come back: attach every disk that can still be found first.
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// Check every stored byte on every disk, without keys; hoidlad must be stopped.
     Verify,
@@ -125,7 +129,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Identify { site, name, out } => identify_command(&state, &cli.output, &site, &name, out),
             Command::Enrol { papers, disk_size, format } => enrol_command(&state, &cli.output, Enrol { papers, disk_size, format }),
-            Command::Run { log_json } => run(&state, log_json),
+            Command::Run { log_json, accept_loss } => run(&state, log_json, accept_loss),
             Command::Verify => verify(&state, &cli.output),
             Command::Skip { word } => skip(&state, &cli.output, &word),
             Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
@@ -188,7 +192,7 @@ fn enrol_command(state: &State, output: &Output, ask: Enrol) -> anyhow::Result<O
     Ok(Outcome::Done)
 }
 
-fn run(state: &State, log_json: bool) -> anyhow::Result<Outcome> {
+fn run(state: &State, log_json: bool, accept_loss: bool) -> anyhow::Result<Outcome> {
     let hardened = hoidla_cli::harden();
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOIDLA_LOG").unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -203,8 +207,12 @@ fn run(state: &State, log_json: bool) -> anyhow::Result<Outcome> {
     if !hardened.locked {
         tracing::warn!("not all memory could be locked, keys apart: raise the memory lock limit, or have no swap");
     }
+    if accept_loss {
+        tracing::warn!("--accept-loss: if a disk is missing that alone held something, that is now lost for good; start without it next time");
+    }
+    let settings = Settings { accept_loss, ..Settings::default() };
     let helpers = Helpers::this_program()?;
-    runtime()?.block_on(async { daemon::start(state, Settings::default(), helpers).await?.serve().await })?;
+    runtime()?.block_on(async { daemon::start(state, settings, helpers).await?.serve().await })?;
     Ok(Outcome::Done)
 }
 

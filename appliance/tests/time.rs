@@ -12,7 +12,11 @@ use common::*;
 use hoidla_crypto::{Secret, keys::AuthorityKeys};
 use hoidla_format::{
     Moment,
-    disk::{BLOCK, superblock::Superblock},
+    disk::{
+        BLOCK,
+        catalogue::{Item, Piece},
+        superblock::Superblock,
+    },
     frame::Chain,
     statements::Skip,
 };
@@ -196,6 +200,50 @@ async fn a_counter_raised_a_clock_set_forward_and_planted_words_end_nothing() {
     assert_eq!(generations(&running).await, [1, 2]);
     assert!(panel(&e).unwrap().ages.counts < 3600, "the counter is two days ahead of the disks");
     assert!(running.daemon.store.powered().await.unwrap() < 3600, "and a signed word waits until its beginning is reached");
+    running.stop().await;
+}
+
+/// Makes all generations as old as the store in every catalogue on a disk, sealed anew as its writer would.
+fn age_in_the_catalogue(e: &Embassy, disk: usize) -> usize {
+    let mut all = fs::read(e.disk(disk)).unwrap();
+    let geometry = Superblock::from_block(all.first_chunk::<BLOCK>().unwrap()).unwrap().geometry;
+    let mut aged = 0;
+    for area in [0, 1] {
+        let at = geometry.catalogue_at(area) as usize * BLOCK;
+        let area = &mut all[at..geometry.catalogue_at(area + 1) as usize * BLOCK];
+        let Ok(len) = Piece::peek(&area[..BLOCK]) else { continue };
+        let (mut piece, _) = Piece::read(&area[..len]).unwrap();
+        assert!(piece.last, "a small store has one piece");
+        for item in &mut piece.items {
+            if let Item::Generation(g) = item
+                && g.last.is_some_and(|last| last > 0)
+            {
+                (g.last, aged) = (Some(0), aged + 1);
+            }
+        }
+        let bytes = piece.to_bytes().0;
+        area[..bytes.len()].copy_from_slice(&bytes);
+    }
+    fs::write(e.disk(disk), all).unwrap();
+    aged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalogue_that_was_written_anew_ages_nothing() {
+    let e = Embassy::new(64 << 20);
+    let running = e.start_with(hasty()).await;
+    take(&e, &e.home.sign(&word(&e, 1, (0, 40 * DAY), 50))).unwrap();
+    until("time goes on", async || running.daemon.store.powered().await.unwrap() >= 40 * DAY).await;
+    two_generations(&e, &running).await;
+    running.stop().await;
+    e.start().await.stop().await; // its catalogue stands for all that there is
+    assert!(age_in_the_catalogue(&e, 0) > 0 && age_in_the_catalogue(&e, 1) > 0);
+
+    let running = e.start_with(hasty()).await;
+    let tenures = running.daemon.store.tenures().await.unwrap();
+    assert!(tenures.iter().all(|t| t.last == 0), "the store believes it: {tenures:?}");
+    until("it is noticed", async || panel(&e).is_some_and(|p| p.ages.odd.is_some_and(|o| o.contains("written at")))).await;
+    assert_eq!(generations(&running).await, [1, 2]);
     running.stop().await;
 }
 

@@ -185,6 +185,11 @@ impl Keeper {
         let tenures = self.store.tenures().await?;
         for (dataset, floor) in due::due(&tenures, now, &self.ceremonies.covered_now()) {
             let over: Vec<_> = tenures.iter().filter(|t| t.generation.dataset == dataset && t.generation.number < floor).collect();
+            if let Err(why) = self.really_over(&over, now).await {
+                tracing::error!("ALARM: {dataset} stays, for its disks contradict themselves: {why:#}; tell the authority");
+                self.lock().ages.odd = Some(format!("{dataset} stays: {why:#}"));
+                continue;
+            }
             for t in &over {
                 tracing::warn!(%dataset, generation = t.generation.number, last = t.last, days = t.days, now, "over: the store lets go of it");
             }
@@ -192,6 +197,24 @@ impl Keeper {
                 Ok(()) => self.lock().ages.ended += over.len() as u64,
                 Err(e) => tracing::warn!(%dataset, "stays for now: {e}"),
             }
+        }
+        Ok(())
+    }
+
+    /// The catalogue is a summary that whoever writes to a disk can write anew: what ends must be
+    /// over by every batch that is kept of it, on every copy.
+    async fn really_over(&self, over: &[&Tenure], now: u64) -> anyhow::Result<()> {
+        let mut from = 0;
+        while let Some(segment) = self.store.segment(from).await? {
+            from = segment.number() + 1;
+            let Some(t) = over.iter().find(|t| t.generation == *segment.generation()) else { continue };
+            let last = self.store.last_powered(segment).await?.unwrap_or(t.last);
+            anyhow::ensure!(
+                hoidla_store::may_end(last, t.days) <= now,
+                "a record of generation {} was written at {last} s of powered time, and the catalogue says that the last was at {} s",
+                t.generation.number,
+                t.last
+            );
         }
         Ok(())
     }

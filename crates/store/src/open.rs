@@ -92,7 +92,7 @@ pub enum OpenError {
     },
     /// Too many disks are missing.
     #[error(
-        "the disks at places {missing:?} are missing, and without them some of what is kept has no copy: attach them; if they are lost for good, open the store accepting that loss"
+        "the disks at places {missing:?} are missing, and without them some of what is kept has no copy: attach them; if they are lost for good, hoidlad run --accept-loss goes on without what only they held"
     )]
     Uncovered {
         /// The places.

@@ -130,6 +130,9 @@ pub enum ReadError {
     /// A segment that is to be rewritten has lost something on every copy.
     #[error("{0}: it cannot be rewritten")]
     Lost(String),
+    /// A batch is damaged on every copy, and with it how old it is.
+    #[error("{0}, so nobody can tell when its records were written")]
+    Unsure(String),
     /// A bad copy could not be written anew.
     #[error("{what} could not be repaired: {why}; replace the disk")]
     Repair {
@@ -228,6 +231,28 @@ impl<P: Pool> Reader<P> {
             Ok(())
         })?;
         Ok(leaves)
+    }
+
+    /// The latest powered second at which a record of this segment was written, as its batches say
+    /// on any copy; whatever the catalogue says. None if there is no record. Damaged where no copy
+    /// holds a batch.
+    pub fn last_powered(&mut self, segment: &SegmentRef) -> Result<Option<u64>, ReadError> {
+        let (mut latest, mut found) = (None, Checked::default());
+        let one_each = (0..64).map(|n| 1 << n).filter(|copy| segment.copies & copy != 0);
+        for copies in std::iter::once(segment.copies).chain(one_each) {
+            let mut checked = Checked::default();
+            self.copies(copies, segment.geometry).each_batch(segment, &mut checked, |batch, _| {
+                latest = latest.max((!batch.head.runs.is_empty()).then_some(batch.head.tenure.powered));
+                Ok(())
+            })?;
+            if copies == segment.copies {
+                found = checked;
+            }
+        }
+        match found.damage.pop() {
+            Some(what) => Err(ReadError::Unsure(what)),
+            None => Ok(latest),
+        }
     }
 
     /// The batch that holds a place.

@@ -266,6 +266,11 @@ impl Store {
         self.with_reader(move |r| r.check(&segment)).await
     }
 
+    /// See [`Reader::last_powered`].
+    pub async fn last_powered(&self, segment: SegmentRef) -> Result<Option<u64>, StoreError> {
+        self.with_reader(move |r| r.last_powered(&segment)).await
+    }
+
     /// Rewrites one sparse segment densely, if there is one; whether there was. Call it again
     /// and again while there is nothing better to do.
     pub async fn tidy(&self) -> Result<bool, StoreError> {
