@@ -241,7 +241,7 @@ impl<P: Pool> Reader<P> {
         let one_each = (0..64).map(|n| 1 << n).filter(|copy| segment.copies & copy != 0);
         for copies in std::iter::once(segment.copies).chain(one_each) {
             let mut checked = Checked::default();
-            self.copies(copies, segment.geometry).each_batch(segment, &mut checked, |batch, _| {
+            self.copies(copies, segment.geometry, segment.key).each_batch(segment, &mut checked, |batch, _| {
                 latest = latest.max((!batch.head.runs.is_empty()).then_some(batch.head.tenure.powered));
                 Ok(())
             })?;
