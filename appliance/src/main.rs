@@ -208,7 +208,9 @@ fn run(state: &State, log_json: bool, accept_loss: bool) -> anyhow::Result<Outco
         tracing::warn!("not all memory could be locked, keys apart: raise the memory lock limit, or have no swap");
     }
     if accept_loss {
-        tracing::warn!("--accept-loss: if a disk is missing that alone held something, that is now lost for good; start without it next time");
+        tracing::warn!(
+            "--accept-loss: if a disk is missing that alone held something, that is now lost for good; start without it next time"
+        );
     }
     let settings = Settings { accept_loss, ..Settings::default() };
     let helpers = Helpers::this_program()?;
