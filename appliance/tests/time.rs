@@ -113,12 +113,14 @@ async fn what_is_over_ends_by_the_authority_s_word_and_not_before() {
     let words = "generation 1 of land may go after 31 more days of running";
     until("the panel says when", async || panel(&e).is_some_and(|p| p.ages.generations.iter().any(|l| l == words))).await;
 
-    take(&e, &e.home.sign(&word(&e, 1, (0, 30 * DAY), 40))).unwrap();
-    until("time goes on", async || running.daemon.store.powered().await.unwrap() >= 30 * DAY).await;
+    let off = running.daemon.store.powered().await.unwrap() + 1;
+    let (thirty, more) = (off + 30 * DAY, off + 32 * DAY);
+    take(&e, &e.home.sign(&word(&e, 1, (off, thirty), 40))).unwrap();
+    until("time goes on", async || running.daemon.store.powered().await.unwrap() >= thirty).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(generations(&running).await, [1, 2], "30 days and not the hour");
 
-    take(&e, &e.home.sign(&word(&e, 2, (30 * DAY, 32 * DAY), 43))).unwrap();
+    take(&e, &e.home.sign(&word(&e, 2, (thirty, more), 43))).unwrap();
     until("generation 1 ends", async || generations(&running).await == [2]).await;
     let agent = e.home.good_agent("land");
     let mut c = running.enter(&agent.door).await.unwrap();
@@ -129,7 +131,7 @@ async fn what_is_over_ends_by_the_authority_s_word_and_not_before() {
     running.stop().await;
 
     // It is durable, and the newest stays however much time goes on.
-    take(&e, &e.home.sign(&word(&e, 3, (32 * DAY, 900 * DAY), 1000))).unwrap();
+    take(&e, &e.home.sign(&word(&e, 3, (more, 900 * DAY), 1000))).unwrap();
     let running = e.start_with(hasty()).await;
     until("time goes on", async || running.daemon.store.powered().await.unwrap() >= 900 * DAY).await;
     assert_eq!(generations(&running).await, [2]);

@@ -1,7 +1,7 @@
 //! The authority's word that an appliance's time goes on where it was switched off.
 //!
 //! Promises: a word skips no more than passed since the last date that the authority signed for
-//! that appliance, and goes on from the last word; its serial rises. Nothing else that the
+//! that appliance, without the time for which it ran, and goes on from the last word; its serial rises. Nothing else that the
 //! authority signs moves an appliance's time.
 
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ const DAY: u64 = 86_400;
 pub struct Request {
     /// The appliance.
     pub appliance: Name,
-    /// The powered seconds at which it stands, as its status says.
+    /// The powered seconds at which it was switched off; in doubt less.
     pub from: u64,
     /// Days that it was off.
     pub days: u32,
@@ -47,10 +47,13 @@ pub fn skip(home: &Home, request: &Request, passphrase: &PassphraseSource) -> Re
     }
     let (serial, until, known) = (last.0 + 1, last.1, last.2);
     let issued = Moment::now();
-    let (passed, length) = (issued.seconds().saturating_sub(known.seconds()), u64::from(request.days) * DAY);
+    // Counted already; how much before the enrolment, or before the first word, nobody knows here.
+    let lived = if serial > 1 && known > enrolled.statement.issued { request.from.saturating_sub(until) } else { 0 };
+    let passed = issued.seconds().saturating_sub(known.seconds()).saturating_sub(lived);
+    let length = u64::from(request.days) * DAY;
     ensure!(
         length <= passed,
-        "{} days are more than passed since {known}, the last date signed for {}: write at most {}",
+        "{} days are more than passed since {known}, the last date signed for {}, without the time for which it ran: write at most {}",
         request.days,
         request.appliance,
         passed / DAY

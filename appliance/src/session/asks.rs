@@ -59,18 +59,37 @@ async fn open(shared: &Shared, appends: &mut Appends, ask: Open) -> Result<Respo
 /// How far beyond the newest generation here a new one may be: an agent counts those too that a
 /// store lost.
 const GENERATIONS_AHEAD: u32 = 8;
+/// The highest first one of a dataset: one an hour for more than a century, lost with other stores.
+const HIGHEST_FIRST: u32 = 1_000_000;
 
 /// Whether a stream that isn't here yet may begin: generations follow one another, so that none
 /// is so high that no later one could be above it.
 async fn may_begin(shared: &Shared, ask: &Open) -> Result<(), Refused> {
     let daemon = &shared.daemon;
     let streams = daemon.store.streams(ask.dataset.clone()).await.map_err(|e| refusal(daemon, e))?;
-    match streams.iter().map(|(_, s)| s.generation.number).max() {
-        Some(newest) if ask.generation > newest.saturating_add(GENERATIONS_AHEAD) => Err(Refused::new(
-            Code::NotAllowed,
-            format!("the newest generation of {} here is {newest}; a new one is the next, not {}", ask.dataset, ask.generation),
-        )),
-        _ => Ok(()),
+    check_number(&ask.dataset, ask.generation, streams.iter().map(|(_, s)| s.generation.number).max())
+}
+
+fn check_number(dataset: &Name, wanted: u32, newest: Option<u32>) -> Result<(), Refused> {
+    let why = match newest {
+        Some(newest) if wanted > newest.saturating_add(GENERATIONS_AHEAD) => {
+            format!("the newest generation of {dataset} here is {newest}; a new one is the next, not {wanted}")
+        }
+        None if wanted > HIGHEST_FIRST => format!("the first generation of {dataset} here may be {HIGHEST_FIRST} at most, not {wanted}"),
+        _ => return Ok(()),
+    };
+    Err(Refused::new(Code::NotAllowed, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_generation_is_so_high_that_none_can_follow() {
+        let may = |wanted, newest| check_number(&"land".parse().unwrap(), wanted, newest).is_ok();
+        assert!(may(HIGHEST_FIRST, None) && !may(HIGHEST_FIRST + 1, None) && !may(u32::MAX, None));
+        assert!(may(9, Some(1)) && may(1, Some(9)) && !may(10, Some(1)));
     }
 }
 

@@ -134,6 +134,7 @@ impl Keeper {
             round = true;
         }
         self.store.tell_powered(powered).await?;
+        self.store.tell_skipped(skips.spans().collect()).await?;
         let hours = self.hours(powered, skips.skipped(powered)).await?;
         let counts = powered::counts(powered, hours, skips.skipped(powered));
         if round {

@@ -2,8 +2,9 @@
 //!
 //! Promises: nothing else moves time forward. A word counts only if the authority signed it for
 //! this appliance, its serial is above all known, it goes on from where time stands, and it skips
-//! no more than really passed since the last date that the authority signed here. It is absolute,
-//! so that one that is brought again changes nothing.
+//! no more than really passed since the last date that the authority signed here, without what was
+//! lived through. It is absolute, so that one that is brought again changes nothing; what was
+//! written after the machine came back is none the older for it.
 
 use std::{fs, path::PathBuf};
 
@@ -63,7 +64,7 @@ impl Skips {
     fn fits(&self, skip: &Skip, papers: &Papers) -> anyhow::Result<()> {
         self.follows(skip)?;
         let known = self.0.iter().map(|s| s.statement.issued).fold(papers.enrolment.statement.issued, Ord::max);
-        check_length(skip, known)
+        check_length(skip, known, self.0.last().map(|s| s.statement.to))
     }
 
     /// Takes a new word: checks it against everything, and keeps it.
@@ -78,6 +79,11 @@ impl Skips {
         let skip = skip.clone();
         self.0.push(signed);
         Ok(skip)
+    }
+
+    /// What each of them skips: from, and to.
+    pub fn spans(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().map(|s| (s.statement.from, s.statement.to))
     }
 
     /// Seconds skipped in all, by those whose beginning has been reached.
@@ -112,12 +118,14 @@ fn is_for(skip: &Skip, identity: &ApplianceIdentity) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No more may be skipped than passed between two dates that the authority signed.
-fn check_length(skip: &Skip, known: Moment) -> anyhow::Result<()> {
-    let passed = skip.issued.seconds().saturating_sub(known.seconds());
+/// No more may be skipped than passed between two dates that the authority signed, without what
+/// was lived through since the last word `stood` at its end, if there is one.
+fn check_length(skip: &Skip, known: Moment, stood: Option<u64>) -> anyhow::Result<()> {
+    let lived = stood.map_or(0, |stood| skip.from.saturating_sub(stood));
+    let passed = skip.issued.seconds().saturating_sub(known.seconds()).saturating_sub(lived);
     ensure!(
         skip.to - skip.from <= passed,
-        "this word skips {} s, but only {passed} s lie between {known}, the last date that the authority signed here, and {}",
+        "this word skips {} s, but only {passed} s that it did not run lie between {known}, the last date that the authority signed here, and {}",
         skip.to - skip.from,
         skip.issued
     );

@@ -74,6 +74,8 @@ pub struct Engine<P: Pool> {
     pub(crate) rewriting: HashSet<u32>,
     /// Powered seconds, as told.
     pub(crate) powered: u64,
+    /// Where time went on by the authority's word: from, and to.
+    pub(crate) skipped: Vec<(u64, u64)>,
     /// What was said of datasets and isn't in the catalogue yet.
     pub(crate) promised: HashMap<Name, Kept>,
     pub(crate) joins: u64,
@@ -201,9 +203,10 @@ impl<P: Pool> Engine<P> {
 
     fn place_record(&mut self, record: Record<P>, ticket: Ticket) -> Result<(), Refused> {
         let (stream, offset, epoch) = (record.stream, record.offset, record.epoch);
+        let known = self.catalogue.generations.len();
         let generation = self.catalogue.generation(&record.generation);
         let add = crate::draft::Add::record(record.len);
-        let draft = self.draft_for(generation, false, add, false)?;
+        let draft = self.draft_for(generation, false, add, false).inspect_err(|_| self.catalogue.generations.truncate(known))?;
         let entry = Entry { len: record.len, hash: record.hash };
         let run =
             self.add_record(generation, draft, stream, epoch, entry, Payload { blocks: record.blocks, at: 0, len: record.len as usize });
@@ -289,7 +292,7 @@ impl<P: Pool> Engine<P> {
         Ok(())
     }
 
-    fn note(&mut self, stream: StreamId, generation: u32, what: What, ticket: Option<Ticket>) -> Result<(), Refused> {
+    pub(crate) fn note(&mut self, stream: StreamId, generation: u32, what: What, ticket: Option<Ticket>) -> Result<(), Refused> {
         let add = crate::draft::Add { notes: 1, ..Default::default() };
         let draft = self.draft_for(generation, false, add, true)?;
         let d = &mut self.building.drafts[draft];

@@ -36,7 +36,7 @@ pub(crate) const GENERATION_WEIGHT: usize = 1 + 66 + 4 + 9;
 pub struct Tenure {
     /// Which.
     pub generation: Generation,
-    /// Powered seconds at its last record.
+    /// Powered seconds at its last record; where time was skipped to, if that came after it.
     pub last: u64,
     /// Days that it is kept after that.
     pub days: u32,
@@ -129,6 +129,18 @@ impl<P: Pool> Engine<P> {
         self.powered = self.powered.max(seconds);
     }
 
+    /// Where time went on by the authority's word, each from and to, rising. What was written
+    /// between `from` and the moment at which the word counted was written after the machine came
+    /// back: none of what was skipped is part of its age.
+    pub fn tell_skipped(&mut self, skipped: Vec<(u64, u64)>) {
+        self.skipped = skipped;
+    }
+
+    /// From when on a generation ages whose last record was written at `last`.
+    fn ages_from(&self, last: u64) -> u64 {
+        self.skipped.iter().find(|(from, to)| (*from..*to).contains(&last) && *to <= self.powered).map_or(last, |(_, to)| *to)
+    }
+
     /// Writes powered time down, and soon a checkpoint, though nothing else is to be written.
     pub fn note_powered(&mut self, ticket: Ticket) -> Result<(), Refused> {
         self.check_running()?;
@@ -166,7 +178,7 @@ impl<P: Pool> Engine<P> {
             let generation = (*self.catalogue.generations[*g as usize]).clone();
             let newest = self.catalogue.newest(&generation.dataset) == Some(generation.number);
             let days = self.kept(&generation.dataset).days;
-            Tenure { last: *last, days, bytes: bytes.get(g).copied().unwrap_or(0), held: held.contains(g), newest, generation }
+            Tenure { last: self.ages_from(*last), days, bytes: bytes.get(g).copied().unwrap_or(0), held: held.contains(g), newest, generation }
         };
         let all = self.catalogue.last.iter().filter(|(g, _)| !self.catalogue.generations[**g as usize].is_log());
         let mut all: Vec<_> = all.map(tenure).collect();
@@ -187,7 +199,9 @@ impl<P: Pool> Engine<P> {
         if !over && !self.options.faulty(Fault::ExpireEarly) {
             return Err(Refused::NotOver);
         }
-        if self.building.drafts.iter().any(|d| d.generation.dataset == *dataset && d.generation.number < floor) {
+        let ends = |g: &Generation| g.dataset == *dataset && g.number < floor;
+        let under_way = self.ahead.values().any(|a| ends(&self.catalogue.generations[a.generation as usize]));
+        if under_way || self.building.drafts.iter().any(|d| ends(&d.generation)) {
             return Err(Refused::Busy);
         }
         self.write_tiles(true)?; // the hashes of the leaves that go

@@ -283,6 +283,7 @@ impl<P: Pool> Engine<P> {
             line,
             rewriting: HashSet::new(),
             powered: catalogue.powered,
+            skipped: Vec::new(),
             promised: HashMap::new(),
             stopped: None,
             only_reads: None,

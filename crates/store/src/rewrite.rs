@@ -4,11 +4,14 @@
 //!
 //! Promises: records and their leaves keep their identity; the old slot is taken into
 //! use again only after the rewritten commit is flushed and a checkpoint says that the
-//! slot is free; a crash between leaves the old segment, or both.
+//! slot is free; a crash between leaves the old segment, or both. An alarm, or its end, isn't moved:
+//! what holds for its stream now is noted anew, so that nothing old is said after it.
+
+use std::collections::BTreeSet;
 
 use hoidla_format::disk::{
     BLOCK,
-    batch::{Entry, LARGE, Note, Run},
+    batch::{Entry, LARGE, Note, Run, What},
     blocks,
 };
 
@@ -125,11 +128,13 @@ impl<P: Pool> Engine<P> {
         if self.options.faulty(Fault::RetireTooEarly) {
             return Ok(());
         }
-        let mut add = Add { notes: moved.notes.len(), ..Add::default() };
+        let closed: Vec<_> = moved.notes.iter().filter(|n| matches!(n.what, What::Closed(_))).copied().collect();
+        let mut add = Add { notes: closed.len(), ..Add::default() };
         for (run, _) in &moved.runs {
             add = run.records.iter().fold(add, |a, e| a.and(Add { runs: 0, ..Add::record(e.len) }));
             add.runs += 1;
         }
+        self.note_alarms_anew(moved)?;
         let draft = self.draft_for(generation, true, add, false)?;
         for (run, payload) in &moved.runs {
             let d = &mut self.building.drafts[draft];
@@ -139,8 +144,19 @@ impl<P: Pool> Engine<P> {
             self.note_in_index(generation, true, run.stream, run.before.length, draft);
         }
         let d = &mut self.building.drafts[draft];
-        d.notes.extend(&moved.notes);
+        d.notes.extend(closed);
         d.sum = d.sum.and(add);
+        Ok(())
+    }
+
+    /// Says of each stream of which a moved batch told an alarm or its end what holds now. Once
+    /// more does no harm.
+    fn note_alarms_anew(&mut self, moved: &Moved<P>) -> Result<(), Refused> {
+        let about: BTreeSet<_> = moved.notes.iter().filter(|n| !matches!(n.what, What::Closed(_))).map(|n| n.stream).collect();
+        for stream in about {
+            let Some(known) = self.known(stream) else { continue };
+            self.note(stream, known.generation, known.alarm.map_or(What::Readmitted, What::Alarmed), None)?;
+        }
         Ok(())
     }
 

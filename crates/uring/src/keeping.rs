@@ -32,6 +32,11 @@ impl Store {
         self.ask(move |e| e.tell_powered(seconds)).await
     }
 
+    /// Where time went on by the authority's word; see [`hoidla_store::Engine::tell_skipped`].
+    pub async fn tell_skipped(&self, skipped: Vec<(u64, u64)>) -> Result<(), StoreError> {
+        self.ask(move |e| e.tell_skipped(skipped)).await
+    }
+
     /// Writes powered time down now.
     pub async fn note_powered(&self) -> Result<(), StoreError> {
         self.note(|e, ticket| e.note_powered(ticket)).await

@@ -246,6 +246,50 @@ fn a_promise_only_grows_and_time_never_goes_back() {
 }
 
 #[test]
+fn what_was_written_before_time_was_skipped_is_none_the_older_for_it() {
+    let world = World::new(15);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 30);
+    engine.tell_powered(1000);
+    fill(&mut engine, 1, 1);
+    // Three months without power; a week later the word comes: from 5000, for 90 days.
+    let (from, to) = (5000, 5000 + 90 * DAY);
+    engine.tell_powered(from + 7 * DAY);
+    fill(&mut engine, 2, 1);
+    fill(&mut engine, 3, 1);
+    engine.tell_powered(to);
+    engine.tell_skipped(vec![(from, to)]);
+    assert_eq!(engine.expire(&land(), 3, u64::MAX, 1), Err(Refused::NotOver), "2 was written after the power came back");
+    engine.expire(&land(), 2, u64::MAX, 2).unwrap();
+    assert_eq!(settle(&mut engine), [2], "what was there before the power went is as old as it is");
+    drop(engine);
+    let (mut engine, _) = world.open();
+    engine.tell_skipped(vec![(from, to)]);
+    engine.tell_powered(may_end(to, 30) - 1);
+    assert_eq!(engine.expire(&land(), 3, u64::MAX, 3), Err(Refused::NotOver));
+    engine.tell_powered(may_end(to, 30));
+    engine.expire(&land(), 3, u64::MAX, 4).unwrap();
+    assert_eq!(settle(&mut engine), [4]);
+}
+
+#[test]
+fn a_first_record_under_way_holds_the_end() {
+    let world = World::new(16);
+    let (mut engine, _) = world.open();
+    promise(&mut engine, 1);
+    fill(&mut engine, 5, 1);
+    assert_eq!(engine.append(record(3, 0), 1), Ok(hoidla_store::Appended::Pending));
+    let request = engine.next_request().unwrap(); // its commit is under way
+    assert_eq!(engine.expire(&land(), 5, u64::MAX, 2), Err(Refused::Busy));
+    let disk = engine.disks()[usize::from(request.disk)].clone().unwrap();
+    let Op::Write { at, blocks } = &request.op else { panic!("a commit begins with a write") };
+    disk.write(*at, blocks.as_ref()).unwrap();
+    engine.complete(request.id, Ok(blocks.as_ref().len()));
+    settle(&mut engine);
+    assert!(is_whole(&mut engine, 3, 1), "what is acknowledged stays");
+}
+
+#[test]
 fn without_a_promise_nothing_ends() {
     let world = World::new(6);
     let (mut engine, _) = world.open();
@@ -305,6 +349,59 @@ fn what_is_rewritten_meanwhile_ends_too() {
     assert_eq!(engine.tenures().len(), 1);
     drop(engine);
     assert_eq!(world.open().0.tenures().len(), 1);
+}
+
+/// Moves all of a segment into dense ones.
+fn tidy(engine: &mut Engine<Memory>, slot: u32) {
+    let segment = engine.segment(slot).unwrap();
+    assert_eq!(segment.number(), slot);
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(64)));
+    reader.gather(&segment, |m| engine.rewrite(&m)).unwrap().unwrap();
+    settle(engine);
+    engine.retire(&segment, 5).unwrap();
+    assert!(settle(engine).contains(&5));
+}
+
+#[test]
+fn an_alarm_is_as_it_was_said_last_whatever_is_rewritten() {
+    let world = World::new(17);
+    let stream = StreamId([1; 16]);
+    let (mut engine, _) = world.open();
+    let presented = |n: u64| Err(Refused::Alarmed { presented: n });
+    fill(&mut engine, 1, 2);
+    assert_eq!(engine.present(&generation(1), stream, 1 << 40), presented(1 << 40));
+    settle(&mut engine);
+    engine.readmit(stream, 1).unwrap();
+    settle(&mut engine);
+    fill(&mut engine, 1, 10); // the first segment is closed
+    let first = engine.segment(0).unwrap().number();
+    assert_eq!(engine.present(&generation(1), stream, 1 << 41), presented(1 << 41));
+    settle(&mut engine);
+    tidy(&mut engine, first);
+    for lost in [false, true] {
+        assert_eq!(engine.append(record(1, 10), 3), Err(Refused::Alarmed { presented: 1 << 41 }), "an old end of an alarm ends no new one");
+        drop(engine);
+        if lost {
+            world.lose_catalogues();
+        }
+        engine = world.open().0;
+    }
+    engine.readmit(stream, 1).unwrap();
+    settle(&mut engine);
+    fill(&mut engine, 1, 16);
+    let second = engine.segment(first + 1).unwrap().number();
+    tidy(&mut engine, second);
+    let third = engine.segment(second + 1).unwrap().number();
+    tidy(&mut engine, third);
+    for lost in [true, false] {
+        assert_eq!(engine.state(stream).unwrap().alarm, None, "nor does an old alarm come back");
+        drop(engine);
+        if lost {
+            world.lose_catalogues();
+        }
+        engine = world.open().0;
+    }
+    assert!(is_whole(&mut engine, 1, 16));
 }
 
 #[test]
