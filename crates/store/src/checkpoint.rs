@@ -69,6 +69,18 @@ impl Catalogue {
     }
 }
 
+/// Open segments in a checkpoint at most: those of one run, and of a reserve.
+const MOST_TAILS: usize = 200;
+
+/// Goes on with a list of which each line is above the one before; none if it isn't.
+fn extend_rising<L: Copy>(list: &mut Vec<L>, lines: Vec<L>, of: fn(&L) -> u64) -> Option<()> {
+    lines.into_iter().try_for_each(|l| {
+        list.last().is_none_or(|before| of(before) < of(&l)).then_some(())?;
+        list.push(l);
+        Some(())
+    })
+}
+
 /// A list that `of` holds, as items of a bounded length.
 fn in_parts<T, L: Clone + 'static>(of: Arc<T>, list: fn(&T) -> &Vec<L>, item: impl Fn(Vec<L>) -> Item) -> impl Iterator<Item = Item> {
     let count = list(&of).len();
@@ -142,6 +154,7 @@ impl Loader {
                 let shape = match s.state {
                     SegmentState::Open { hash, number } => {
                         self.tail = Some(s.slot);
+                        (c.tails.len() < MOST_TAILS).then_some(())?;
                         c.tails.insert(s.slot, Arc::new(Tail { hash, number, index: Vec::new() }));
                         Shape::Open
                     }
@@ -168,12 +181,13 @@ impl Loader {
             }
             Item::Epochs(lines) => {
                 c.weight += lines.len() * 12;
-                self.stream()?.epochs.extend(lines);
+                extend_rising(&mut self.stream()?.epochs, lines, |l| u64::from(l.0))?;
             }
             Item::Extents(lines) => {
                 c.weight += lines.len() * 12;
                 let slots = c.segments.len();
-                self.stream()?.extents.extend(lines.iter().map(|l| (l.1 < slots).then_some(*l)).collect::<Option<Vec<_>>>()?);
+                lines.iter().all(|l| l.1 < slots).then_some(())?;
+                extend_rising(&mut self.stream()?.extents, lines, |l| l.0)?;
             }
         }
         Some(())
@@ -299,5 +313,32 @@ impl<P: Pool> Writer<'_, P> {
             block += len / BLOCK;
         }
         self.each(|_, disk| disk.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoidla_format::frame::Chain;
+
+    fn taken(items: Vec<Item>) -> bool {
+        let mut loader = Loader::new(1000, 2);
+        let generation = Item::Generation(GenerationEntry { dataset: "land".parse().unwrap(), number: 1, last: None });
+        [generation].into_iter().chain(items).try_for_each(|i| loader.take_item(i)).is_some()
+    }
+
+    #[test]
+    fn a_catalogue_that_nothing_can_be_added_to_is_refused() {
+        let stream = || Item::Stream(StreamEntry { stream: StreamId([1; 16]), generation: 0, chain: Chain::EMPTY, closed: 0, alarm: None });
+        assert!(taken(vec![stream(), Item::Extents(vec![(0, 1), (5, 2)]), Item::Extents(vec![(9, 1)])]));
+        assert!(!taken(vec![stream(), Item::Extents(vec![(5, 1), (0, 2)])]), "out of order");
+        assert!(!taken(vec![stream(), Item::Extents(vec![(0, 1), (5, 2)]), Item::Extents(vec![(5, 1)])]), "twice");
+        assert!(!taken(vec![stream(), Item::Extents(vec![(0, 1000)])]), "no such slot");
+        assert!(taken(vec![stream(), Item::Epochs(vec![(1, 0), (2, 7)])]));
+        assert!(!taken(vec![stream(), Item::Epochs(vec![(2, 7), (1, 0)])]));
+        #[rustfmt::skip]
+        let open = |slot| Item::Segment(SegmentEntry { slot, incarnation: 1, generation: 0, dense: false, end: 1, payload: 0, seen: 0, state: SegmentState::Open { hash: Hash32([0; 32]), number: 0 } });
+        assert!(taken((0..MOST_TAILS as u32).map(open).collect()));
+        assert!(!taken((0..=MOST_TAILS as u32).map(open).collect()), "more than fences fit into a block");
     }
 }
