@@ -154,7 +154,7 @@ impl Appends {
     /// Hands a frame to the store.
     pub async fn submit(&self, head: AppendHead, stream: OpenStream, buffer: Buffer, frame: usize) -> Result<(), End> {
         let Some(held) = self.holds.get(&head.handle) else { return self.give_back(frame).await };
-        let begun = match self.begin(held, &head, &stream.dataset, frame) {
+        let begun = match self.begin(held, &head, (&stream.dataset, stream.generation), frame) {
             Ok(begun) => begun,
             // The stream takes nothing more before it is opened again.
             Err(refused) => return self.note(Note::Refused { handle: head.handle, frame: frame as u32, refused }).await,
@@ -174,14 +174,14 @@ impl Appends {
     }
 
     /// Whether the stream is still this connection's, and its dataset may have so much more.
-    fn begin(&self, held: &Held, head: &AppendHead, dataset: &Name, frame: usize) -> Result<Begun, Refused> {
+    fn begin(&self, held: &Held, head: &AppendHead, (dataset, generation): (&Name, u32), frame: usize) -> Result<Begun, Refused> {
         let taken = || Refused::new(Code::Busy, "another connection has taken this stream over; only one writes at a time");
         let begun = held.begin().ok_or_else(taken)?;
         if head.epoch > held.epoch.load(Ordering::SeqCst) {
             self.shared.daemon.counts.one_more_epoch(dataset, head.epoch)?;
             held.epoch.store(head.epoch, Ordering::SeqCst);
         }
-        self.shared.daemon.shares.take(dataset, frame as u64)?;
+        self.shared.daemon.shares.take(dataset, generation, frame as u64)?;
         Ok(begun)
     }
 

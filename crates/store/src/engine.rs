@@ -385,6 +385,13 @@ impl<P: Pool> Engine<P> {
         used
     }
 
+    /// Bytes of a segment, and the generations for which one is open.
+    pub fn open_generations(&self) -> (u64, Vec<Generation>) {
+        let open = self.space.open.keys().filter(|(_, dense)| !dense);
+        let open = open.map(|(g, _)| (*self.catalogue.generations[*g as usize]).clone()).collect();
+        (u64::from(self.superblock.geometry.segment_blocks) * BLOCK as u64, open)
+    }
+
     pub(crate) fn free_slots(&self) -> usize {
         let segments = &self.catalogue.segments;
         if self.superblock.geometry.loses(u64::MAX, self.current) {

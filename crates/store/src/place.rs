@@ -17,8 +17,11 @@ use crate::{
 const MOST_PARTS: usize = 1024;
 /// Open segments at most: with those of a reserve, fences for all of them fit into a block.
 const MOST_OPEN: usize = 100;
-/// Free slots kept for marks, notes and rewriting, so that a full store can go on.
-pub(crate) const KEPT_SLOTS: usize = 3;
+/// Free slots that are kept for notes, the log, the end of generations and rewriting, so that a
+/// full store can go on.
+pub(crate) const KEPT_SLOTS: usize = 4;
+/// Of those, what notes may not take: agents cause notes, and nothing could end without a slot.
+const KEPT_FROM_NOTES: usize = 3;
 
 impl<P: Pool> Engine<P> {
     /// The draft that takes `add`, begun or ended as needed. `privileged`: may use what is
@@ -33,7 +36,11 @@ impl<P: Pool> Engine<P> {
         }
         self.check_fence((generation, dense))?;
         self.check_fits_alone(add)?;
-        self.check_slot(privileged || dense)?;
+        self.check_slot(match (privileged || dense, dense || add.notes == 0) {
+            (false, _) => KEPT_SLOTS,
+            (true, false) => KEPT_FROM_NOTES,
+            (true, true) => 0,
+        })?;
         if self.space.open.contains_key(&(generation, dense)) {
             self.close_segment((generation, dense));
         }
@@ -54,8 +61,9 @@ impl<P: Pool> Engine<P> {
         }
     }
 
-    fn check_slot(&mut self, privileged: bool) -> Result<(), Refused> {
-        if self.free_slots() <= if privileged { 0 } else { KEPT_SLOTS } {
+    /// Whether a slot may be taken of which so many are kept for others.
+    fn check_slot(&mut self, kept: usize) -> Result<(), Refused> {
+        if self.free_slots() <= kept {
             return Err(Refused::Full);
         }
         if !self.space.can_take() && self.options.faulty(Fault::ReuseBeforeCheckpoint) {

@@ -53,6 +53,11 @@ impl Store {
         self.ask(|e| e.used()).await
     }
 
+    /// Bytes of a segment, and the generations for which one is open.
+    pub async fn open_generations(&self) -> Result<(u64, Vec<hoidla_store::Generation>), StoreError> {
+        self.ask(|e| e.open_generations()).await
+    }
+
     /// The generations that hold something, with their ages.
     pub async fn tenures(&self) -> Result<Vec<Tenure>, StoreError> {
         self.ask(|e| e.tenures()).await

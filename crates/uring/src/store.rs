@@ -272,11 +272,12 @@ impl Store {
     }
 
     /// Rewrites one sparse segment densely, if there is one; whether there was. Call it again
-    /// and again while there is nothing better to do.
+    /// and again while there is nothing better to do. One of which no copy is whole stays taken,
+    /// so that the next call takes another.
     pub async fn tidy(&self) -> Result<bool, StoreError> {
         let Some(segment) = self.ask(|e| e.sparse()).await? else { return Ok(false) };
         let done = self.tidy_segment(segment.clone()).await;
-        if done.is_err() {
+        if done.is_err() && !matches!(done, Err(StoreError::Read(ReadError::Lost(_)))) {
             self.ask(move |e| e.give_up(&segment)).await?;
         }
         done.map(|()| true)
