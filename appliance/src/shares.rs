@@ -53,13 +53,19 @@ impl Shares {
         let said: u64 = datasets.iter().filter_map(|d| d.share).map(u64::from).sum();
         let others = datasets.iter().filter(|d| d.share.is_none()).count().max(1) as u64;
         let equal = 1000_u64.saturating_sub(said * 10) / 4 / others;
-        let part = |d: &Dataset| Part { kept: d.share.map_or(equal, |s| u64::from(s) * 10), used: AtomicU64::new(0), open: Mutex::default() };
-        Self { parts: datasets.iter().map(|d| (d.name.clone(), part(d))).collect(), capacity: AtomicU64::new(0), segment: AtomicU64::new(0) }
+        let part =
+            |d: &Dataset| Part { kept: d.share.map_or(equal, |s| u64::from(s) * 10), used: AtomicU64::new(0), open: Mutex::default() };
+        Self {
+            parts: datasets.iter().map(|d| (d.name.clone(), part(d))).collect(),
+            capacity: AtomicU64::new(0),
+            segment: AtomicU64::new(0),
+        }
     }
 
     /// Counts what the store has. If it can't be counted now, the counts stay.
     pub async fn renew(&self, store: &Store) {
-        if let (Ok(used), Ok((_, capacity)), Ok((segment, open))) = (store.used().await, store.room().await, store.open_generations().await) {
+        if let (Ok(used), Ok((_, capacity)), Ok((segment, open))) = (store.used().await, store.room().await, store.open_generations().await)
+        {
             self.set(&used, capacity);
             self.set_open(segment, &open);
         }

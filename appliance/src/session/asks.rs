@@ -81,18 +81,6 @@ fn check_number(dataset: &Name, wanted: u32, newest: Option<u32>) -> Result<(), 
     Err(Refused::new(Code::NotAllowed, why))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_generation_is_so_high_that_none_can_follow() {
-        let may = |wanted, newest| check_number(&"land".parse().unwrap(), wanted, newest).is_ok();
-        assert!(may(HIGHEST_FIRST, None) && !may(HIGHEST_FIRST + 1, None) && !may(u32::MAX, None));
-        assert!(may(9, Some(1)) && may(1, Some(9)) && !may(10, Some(1)));
-    }
-}
-
 fn may_list(shared: &Shared, role: &Role, dataset: &Name) -> Result<(), Refused> {
     match role {
         Role::Reader { signing, .. } => shared.daemon.ceremonies.may_list(signing, dataset),
@@ -182,4 +170,16 @@ async fn read(shared: &Shared, reader: &Bytes, ask: Read) -> Answered {
         return Ok(Err(refused)); // an empty range tells nothing either
     }
     Ok(Ok(shared.out.send(&Response::End { count }).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_generation_is_so_high_that_none_can_follow() {
+        let may = |wanted, newest| check_number(&"land".parse().unwrap(), wanted, newest).is_ok();
+        assert!(may(HIGHEST_FIRST, None) && !may(HIGHEST_FIRST + 1, None) && !may(u32::MAX, None));
+        assert!(may(9, Some(1)) && may(1, Some(9)) && !may(10, Some(1)));
+    }
 }

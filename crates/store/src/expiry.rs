@@ -178,7 +178,14 @@ impl<P: Pool> Engine<P> {
             let generation = (*self.catalogue.generations[*g as usize]).clone();
             let newest = self.catalogue.newest(&generation.dataset) == Some(generation.number);
             let days = self.kept(&generation.dataset).days;
-            Tenure { last: self.ages_from(*last), days, bytes: bytes.get(g).copied().unwrap_or(0), held: held.contains(g), newest, generation }
+            Tenure {
+                last: self.ages_from(*last),
+                days,
+                bytes: bytes.get(g).copied().unwrap_or(0),
+                held: held.contains(g),
+                newest,
+                generation,
+            }
         };
         let all = self.catalogue.last.iter().filter(|(g, _)| !self.catalogue.generations[**g as usize].is_log());
         let mut all: Vec<_> = all.map(tenure).collect();
