@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hoidla_store::{Checked, SegmentRef};
+use hoidla_store::{Checked, ReadError, SegmentRef};
 use hoidla_uring::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -129,9 +129,13 @@ impl Scrubber {
 
     async fn one(&self, slot: u32) -> Result<(), StoreError> {
         let Some(segment) = self.store.segment(slot).await?.filter(|s| s.number() == slot) else { return Ok(()) };
-        let checked = check(&self.store, segment).await?;
+        let checked = match check(&self.store, segment).await {
+            // One disk that takes no repair must not keep the others' segments from being looked at.
+            Err(StoreError::Read(e @ ReadError::Repair { .. })) => Checked { damage: vec![e.to_string()], ..Checked::default() },
+            checked => checked?,
+        };
         checked.repaired.iter().for_each(|what| tracing::warn!("scrub, repaired: {what}"));
-        checked.damage.iter().for_each(|what| tracing::error!("scrub, DAMAGED on every copy: {what}"));
+        checked.damage.iter().for_each(|what| tracing::error!("scrub, DAMAGED: {what}"));
         let mut told = self.lock();
         told.wholeness.bytes += checked.bytes;
         told.wholeness.repaired += checked.repaired.len() as u64;

@@ -230,22 +230,28 @@ impl<P: Pool> Copies<P> {
             copies.push((copy, self.read(&copy, batch.block, count)?));
             out.bytes += (count * BLOCK) as u64;
         }
-        let mut damaged = 0;
+        let mut damaged = Vec::new();
         for (entry, place) in batch.head.records().zip(places).filter(|(e, _)| e.len < LARGE) {
             out.records += 1;
             let range = *place..place + entry.len as usize;
             let ranges = copies.iter().filter_map(|c| c.1.as_ref()).map(|b| &b.as_ref()[range.clone()]);
             match ranges.into_iter().find(|r| blake3::hash(r).as_bytes() == &entry.hash.0) {
                 Some(good) => merged[range].copy_from_slice(good),
-                None => damaged += 1,
+                None => damaged.push(range),
             }
         }
-        if damaged > 0 {
+        if !damaged.is_empty() {
             let (slot, block) = (batch.slot, batch.block);
-            out.damage.push(format!("segment {slot}, block {block}: {damaged} small records are damaged on every copy"));
-            return Ok(());
+            out.damage.push(format!("segment {slot}, block {block}: {} small records are damaged on every copy", damaged.len()));
         }
         for (copy, read) in &copies {
+            // Each copy keeps its own bytes of what is lost, and one that can't be read is left as it is:
+            // all that is still good gets to every copy, and nothing that might be is written over.
+            match read {
+                Some(own) => damaged.iter().for_each(|lost| merged[lost.clone()].copy_from_slice(&own.as_ref()[lost.clone()])),
+                None if !damaged.is_empty() => continue,
+                None => {}
+            }
             if read.as_ref().is_none_or(|b| b.as_ref()[..count * BLOCK] != *merged) {
                 let what = format!("disk {}, segment {}, block {}: head and small records", copy.no, batch.slot, batch.block);
                 rewrite(copy, batch.block, merged, what, out)?;
