@@ -68,7 +68,7 @@ impl Stage {
     /// Keys and a site file of its own.
     fn fresh() -> Self {
         let stage = Self::empty();
-        let appliances = [ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:4460".into() }];
+        let appliances = [ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:4460".into(), network: None }];
         site::new(&stage.home, &name("lux"), &appliances, &stage.passphrase(PASSPHRASE)).unwrap();
         stage.cheaper();
         stage

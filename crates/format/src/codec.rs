@@ -24,6 +24,8 @@ pub enum Kind {
     Leaf = 6,
     /// How far each open segment may have been written.
     Fences = 7,
+    /// One entry of the state that the boot disks keep.
+    State = 8,
     /// Stream frame: the signed header of an epoch.
     EpochHeader = 16,
     /// Stream frame: one sealed message.

@@ -20,6 +20,8 @@ pub mod frame;
 pub mod ids;
 pub mod leaf;
 pub mod moment;
+pub mod profile;
+pub mod state;
 pub mod statement;
 pub mod statements;
 pub mod text;

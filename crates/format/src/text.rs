@@ -1,6 +1,6 @@
 //! Bytes within statements: base64 for keys and ciphertext, hexadecimal for hashes.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -26,13 +26,20 @@ impl Serialize for Bytes {
     }
 }
 
+impl FromStr for Bytes {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.len() > Self::MOST / 3 * 4 + 4 {
+            return Err("too many bytes for one field");
+        }
+        Base64::decode_vec(s).map(Self).map_err(|_| "not base64 (RFC 4648 with padding)")
+    }
+}
+
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        if text.len() > Self::MOST / 3 * 4 + 4 {
-            return Err(D::Error::custom("too many bytes for one field"));
-        }
-        Base64::decode_vec(&text).map(Self).map_err(|_| D::Error::custom("not base64 (RFC 4648 with padding)"))
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }
 

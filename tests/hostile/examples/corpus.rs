@@ -21,7 +21,7 @@ use hoidla_format::{
         superblock::Superblock,
     },
     frame::{self, Chain},
-    statement,
+    state, statement,
     statements::{Covers, Grant, Reader},
 };
 use hoidla_hostile::{TARGETS, by_name, fixed};
@@ -120,6 +120,16 @@ fn catalogues() -> Vec<Vec<u8>> {
 fn fences(count: u32) -> Vec<u8> {
     let named = (0..count).map(|slot| Fence { slot, incarnation: 4, block: 90 }).collect();
     Fences { store: [1; 16], run: 2, membership: 3, sequence: 5, unnamed: 8192, named }.to_block().to_vec()
+}
+
+fn states() -> Vec<Vec<u8>> {
+    let path = |p| state::FilePath::new(p).expect("a path");
+    let site = state::Change { path: path("papers/site.txt"), now: Some(b"a note".to_vec()) };
+    let node = state::Change { path: path("tpm/node.bin"), now: Some(vec![7; 5000]) };
+    let first = state::Entry { sequence: 1, anew: true, previous: Hash32([0; 32]), changes: vec![site.clone(), node] };
+    let (first, previous) = first.to_bytes().expect("an entry");
+    let later = state::Entry { sequence: 2, anew: false, previous, changes: vec![state::Change { now: None, ..site }] };
+    vec![first, later.to_bytes().expect("an entry").0]
 }
 
 fn requests() -> Vec<Vec<u8>> {
@@ -307,6 +317,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             areas.iter().map(Public::marshal).collect()
         }
         "pack_head" => pack_heads(),
+        "state" => states(),
+        "profile" => vec![include_bytes!("../../../hw-profiles/qemu-q35.toml").to_vec()],
         other => panic!("no seeds for {other}: write some here"),
     }
 }

@@ -20,7 +20,7 @@ use hoidla_format::{
         segment::SegmentHeader,
         superblock::Superblock,
     },
-    frame,
+    frame, state,
     statements::Door,
 };
 use hoidla_log::Frontier;
@@ -269,4 +269,12 @@ pub fn tpm_public(bytes: &[u8]) -> bool {
 
 pub fn pack_head(bytes: &[u8]) -> bool {
     PackHead::parse(bytes).is_ok()
+}
+
+/// An entry has one encoding.
+pub fn state(bytes: &[u8]) -> bool {
+    _ = state::Entry::len_of(bytes);
+    let Ok((entry, hash)) = state::Entry::from_bytes(bytes) else { return false };
+    assert_eq!(entry.to_bytes(), Ok((bytes.to_vec(), hash)), "one encoding");
+    true
 }

@@ -65,6 +65,8 @@ pub const TARGETS: &[Target] = &[
     target("share", binary::share, 3000),
     target("tpm_public", binary::tpm_public, 3000),
     target("pack_head", binary::pack_head, 3000),
+    target("state", binary::state, 3000),
+    target("profile", statements::profile, 3000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]) -> bool, mutations: u32) -> Target {

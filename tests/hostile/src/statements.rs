@@ -8,6 +8,7 @@ use hoidla_crypto::{
 };
 use hoidla_format::{
     Note, Statement,
+    profile::Profile,
     statement::{parse, parse_edited, write},
     statements::*,
 };
@@ -86,5 +87,13 @@ pub fn checkpoint(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(head) = Checkpoint::parse(text) else { return false };
     assert_eq!(head.to_string(), text, "one encoding");
+    true
+}
+
+/// A profile may be edited by hand: what was read can be written, and is then the same.
+pub fn profile(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(profile) = Profile::parse(text) else { return false };
+    assert_eq!(Profile::parse(&profile.write()).as_ref(), Ok(&profile), "a profile reads back");
     true
 }

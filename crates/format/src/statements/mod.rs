@@ -13,8 +13,8 @@ pub use audit::{Completeness, KeptStream};
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use erasure::Erased;
 pub use site::{
-    AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, DiskWord, Enrolment, PcrValue, Release, Roster, RosterEntry,
-    Site, Skip, VaultApproval,
+    AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, DiskWord, Enrolment, Network, PcrValue, Release, Roster,
+    RosterEntry, Site, Skip, Subnet, VaultApproval,
 };
 pub use streams::{EpochHeader, StreamRoot};
 pub use vaults::{Commitment, Door, Envelopes, Halves, RecoveryWrap, ShareEnvelope, TpmHalf, Vault};

@@ -2,7 +2,9 @@
 //! All are signed by the authority, but an appliance's identity and a custodian's
 //! public card, which their owners sign.
 
-use serde::{Deserialize, Serialize};
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Bytes, Hash32, LOG_DATASET, Moment, Name};
 
@@ -43,8 +45,74 @@ pub struct Site {
 pub struct ApplianceEntry {
     /// Its name, which is also the name in its certificate.
     pub name: Name,
-    /// Where it listens: `host:port`.
+    /// Where it is reached: `host:port`; it listens at this port.
     pub address: String,
+    /// What its own network port is given, when it runs as an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+}
+
+/// What a network port is given. Nothing of it is learned from the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its address, and how long the network's part of it is: `198.51.100.7/24`.
+    pub address: Subnet,
+    /// The way to everybody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A host's address in its network: `198.51.100.7/24`, `2001:db8::7/64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    ip: IpAddr,
+    prefix: u8,
+}
+
+impl Subnet {
+    /// The host's address.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// How many bits of it are the network's.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let parse = || {
+            let (ip, prefix) = s.split_once('/')?;
+            let (ip, prefix): (IpAddr, u8) = (ip.parse().ok()?, prefix.parse().ok()?);
+            let most = if ip.is_ipv4() { 32 } else { 128 };
+            let host = !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback();
+            Some(Self { ip, prefix }).filter(|n| host && (1..=most).contains(&prefix) && n.to_string() == s)
+        };
+        parse().ok_or_else(|| format!("{s:?} is no address of a network port: use one like 198.51.100.7/24 or 2001:db8::7/64"))
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+impl Serialize for Subnet {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subnet {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// One roster of a site.
