@@ -34,6 +34,7 @@ use crate::{
     counts::Counts,
     enrol::{check_counters, raise_counters, store_id},
     helper::{Ground, Helpers},
+    hourly::Hourly,
     identify,
     machine::{self, Membership, NodeKey},
     papers::Papers,
@@ -105,6 +106,7 @@ pub struct Daemon {
     pub(crate) shares: Shares,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) scrubber: Scrubber,
+    pub(crate) hourly: Hourly,
     pub(crate) trays: Trays,
     pub(crate) stop: watch::Sender<bool>,
     limits: Arc<Limits>,
@@ -142,7 +144,7 @@ pub struct Panel {
     pub damaged: u64,
     /// Stores behind their agents or the counter since the start, forks that are kept here, and what the start found.
     pub alarms: u64,
-    /// Alarms that the start found, and what to do.
+    /// Alarms that the start found, or that last, and what to do.
     pub standing: Vec<String>,
     /// Grants open now.
     pub openings: u16,
@@ -230,6 +232,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         shares,
         keeper,
         scrubber,
+        hourly: Hourly::default(),
         trays,
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
@@ -297,16 +300,6 @@ fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
         revoked: site.revoked_agents.iter().cloned().collect(),
     };
     Ok(Admission::new(&site.door_root.0, names, &papers.custodians())?)
-}
-
-/// Raises the log's counter every hour, for ever: disks put back from before are told by it.
-async fn count_hours(store: Store) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        if let Err(e) = store.count().await {
-            tracing::warn!("the log's counter was not raised: {e}");
-        }
-    }
 }
 
 /// Rewrites closed segments of small batches densely, one after another, for ever.
@@ -416,7 +409,7 @@ impl Panel {
             log_size: h.log_size,
             damaged: h.damaged,
             alarms: h.alarms,
-            standing: d.standing.clone(),
+            standing: d.standing.iter().cloned().chain(d.hourly.standing()).collect(),
             openings: h.openings,
             connections: d.limits.in_use(),
             wholeness: d.scrubber.wholeness(),
@@ -444,7 +437,8 @@ impl Running {
         background.spawn(async move { scrubbing.scrubber.keep(scrubbing.settings.tick).await });
         background.spawn(keep_dense(self.daemon.store.clone()));
         background.spawn(keep_whole(self.daemon.clone()));
-        background.spawn(count_hours(self.daemon.store.clone()));
+        let counting = self.daemon.clone();
+        background.spawn(async move { counting.hourly.keep(counting.store.clone(), |why| counting.alarm(why)).await });
         let signing = self.daemon.clone();
         background.spawn(async move { signing.checkpoints.keep().await });
         let looking = self.daemon.clone();

@@ -15,6 +15,7 @@ pub mod enrol;
 pub mod erase;
 pub mod headers;
 pub mod helper;
+mod hourly;
 pub mod identify;
 pub mod machine;
 pub mod papers;

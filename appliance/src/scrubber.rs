@@ -3,8 +3,10 @@
 //!
 //! Promises: what was longest not seen comes first, so a restart goes on where it was; it takes
 //! a quarter of the disks' time, and a tenth while others write; a segment counts as seen only
-//! when a whole read of it found nothing to repair; what no copy holds is said in words and
-//! never forgotten while the program runs.
+//! when a whole read of it found nothing to repair; what no copy holds is said in words for as
+//! long as that segment is there and isn't whole again, and looked at again each period; a disk
+//! that takes no repair is left alone, if others hold what it holds, and keeps nothing else from
+//! being looked at.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hoidla_store::{Checked, ReadError, SegmentRef};
-use hoidla_uring::{Store, StoreError};
+use hoidla_store::{Checked, DiskNo, JoinError, ReadError, SegmentRef};
+use hoidla_uring::{AttachError, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 /// How old a check may be before the segment is checked again, in seconds of running.
@@ -69,22 +71,80 @@ pub fn named(segment: &SegmentRef, checked: Checked) -> Checked {
     Checked { repaired: in_words(segment, &checked.repaired), damage: in_words(segment, &checked.damage), ..checked }
 }
 
+/// What is scrubbed: segments by the number of their slot.
+pub trait Scrubbed {
+    /// Powered seconds.
+    fn powered(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// Those that weren't seen whole since `before`, the longest unseen first.
+    fn unseen(&self, before: u64, most: usize) -> impl Future<Output = Result<Vec<u32>, StoreError>> + Send;
+    /// Since when all but those `without` were seen whole.
+    fn seen_since(&self, without: Vec<u32>) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+    /// The incarnation in a slot, if there is one.
+    fn incarnation(&self, slot: u32) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+    /// Reads every byte of the segment in a slot; with its incarnation.
+    fn see(&self, slot: u32) -> impl Future<Output = Result<Option<(u64, Checked)>, StoreError>> + Send;
+    /// Leaves a disk alone; false if nothing else holds what it holds.
+    fn give_up(&self, disk: DiskNo, why: String) -> impl Future<Output = bool> + Send;
+    /// Bytes that were written since the start.
+    fn written(&self) -> u64;
+}
+
+impl Scrubbed for Store {
+    async fn powered(&self) -> Result<u64, StoreError> {
+        self.powered().await
+    }
+
+    async fn unseen(&self, before: u64, most: usize) -> Result<Vec<u32>, StoreError> {
+        self.unseen(before, most).await
+    }
+
+    async fn seen_since(&self, without: Vec<u32>) -> Result<Option<u64>, StoreError> {
+        self.seen_since(without).await
+    }
+
+    async fn incarnation(&self, slot: u32) -> Result<Option<u64>, StoreError> {
+        Ok(self.segment(slot).await?.filter(|s| s.number() == slot).map(|s| s.incarnation()))
+    }
+
+    async fn see(&self, slot: u32) -> Result<Option<(u64, Checked)>, StoreError> {
+        let Some(segment) = self.segment(slot).await?.filter(|s| s.number() == slot) else { return Ok(None) };
+        let incarnation = segment.incarnation();
+        Ok(Some((incarnation, check(self, segment).await?)))
+    }
+
+    async fn give_up(&self, disk: DiskNo, why: String) -> bool {
+        !matches!(self.leave(disk, why).await, Err(AttachError::Join(JoinError::Needed(_))))
+    }
+
+    fn written(&self) -> u64 {
+        self.tally().bytes
+    }
+}
+
 /// The scrub of a running store.
-pub struct Scrubber {
-    store: Store,
+pub struct Scrubber<S = Store> {
+    store: S,
     told: Mutex<Told>,
+}
+
+/// What of a segment no copy holds.
+struct Damaged {
+    incarnation: u64,
+    /// Powered seconds when it was last looked at.
+    looked: u64,
+    words: Vec<String>,
 }
 
 #[derive(Default)]
 struct Told {
     wholeness: Wholeness,
-    /// By segment: what of it no copy holds.
-    damage: BTreeMap<u32, Vec<String>>,
+    /// By slot.
+    damage: BTreeMap<u32, Damaged>,
 }
 
-impl Scrubber {
+impl<S: Scrubbed> Scrubber<S> {
     /// Over this store.
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: S) -> Self {
         Self { store, told: Mutex::default() }
     }
 
@@ -110,46 +170,194 @@ impl Scrubber {
     /// Checks all that is due, at the scrub's pace.
     pub async fn round(&self) -> Result<(), StoreError> {
         loop {
-            let before = self.store.powered().await?.saturating_sub(PERIOD);
-            let bad: Vec<u32> = self.lock().damage.keys().copied().collect();
+            let powered = self.store.powered().await?;
+            let before = powered.saturating_sub(PERIOD);
+            self.forget_what_is_gone().await?;
+            let bad: BTreeMap<u32, u64> = self.lock().damage.iter().map(|(slot, d)| (*slot, d.looked)).collect();
             let due = self.store.unseen(before, SOME + bad.len()).await?;
-            let due: Vec<u32> = due.into_iter().filter(|slot| !bad.contains(slot)).collect();
-            self.lock().wholeness.since = self.store.seen_since(bad).await?;
+            let due: Vec<u32> = due.into_iter().filter(|slot| bad.get(slot).is_none_or(|looked| *looked < before)).collect();
+            let since = self.store.seen_since(bad.into_keys().collect()).await?;
+            self.lock().wholeness.since = since;
             if due.is_empty() {
                 return Ok(());
             }
             for slot in due {
-                let (began, wrote) = (Instant::now(), self.store.tally().bytes);
-                self.one(slot).await?;
-                let rest = if self.store.tally().bytes - wrote > BUSY { 9 } else { 3 };
+                let (began, wrote) = (Instant::now(), self.store.written());
+                self.one(slot, powered).await?;
+                let rest = if self.store.written() - wrote > BUSY { 9 } else { 3 };
                 tokio::time::sleep(began.elapsed() * rest).await;
             }
         }
     }
 
-    async fn one(&self, slot: u32) -> Result<(), StoreError> {
-        let Some(segment) = self.store.segment(slot).await?.filter(|s| s.number() == slot) else { return Ok(()) };
-        let checked = match check(&self.store, segment).await {
-            // One disk that takes no repair must not keep the others' segments from being looked at.
-            Err(StoreError::Read(e @ ReadError::Repair { .. })) => Checked { damage: vec![e.to_string()], ..Checked::default() },
-            checked => checked?,
+    /// A damaged segment that ended, or was rewritten, is no damage of what took its slot.
+    async fn forget_what_is_gone(&self) -> Result<(), StoreError> {
+        let known: Vec<(u32, u64)> = self.lock().damage.iter().map(|(slot, d)| (*slot, d.incarnation)).collect();
+        for (slot, incarnation) in known {
+            if self.store.incarnation(slot).await? != Some(incarnation) {
+                self.lock().forget(slot);
+            }
+        }
+        Ok(())
+    }
+
+    async fn one(&self, slot: u32, powered: u64) -> Result<(), StoreError> {
+        let (incarnation, checked) = match self.store.see(slot).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Ok(()),
+            Err(StoreError::Read(e @ ReadError::Repair { .. })) => return self.no_repair(slot, powered, e).await,
+            Err(other) => return Err(other),
         };
         checked.repaired.iter().for_each(|what| tracing::warn!("scrub, repaired: {what}"));
         checked.damage.iter().for_each(|what| tracing::error!("scrub, DAMAGED: {what}"));
         let mut told = self.lock();
         told.wholeness.bytes += checked.bytes;
         told.wholeness.repaired += checked.repaired.len() as u64;
-        if !checked.damage.is_empty() {
-            told.damage.insert(slot, checked.damage);
-            told.wholeness.damage = told.damage.values().flatten().take(MOST_WORDS).cloned().collect();
+        match checked.damage.is_empty() {
+            true => told.forget(slot),
+            false => told.keep(slot, Damaged { incarnation, looked: powered, words: checked.damage }),
         }
         Ok(())
+    }
+
+    /// A disk takes no repair: it is left alone, and the segment looked at again without it; or it
+    /// is needed, and said.
+    async fn no_repair(&self, slot: u32, powered: u64, why: ReadError) -> Result<(), StoreError> {
+        let words = why.to_string();
+        tracing::error!("scrub: {words}");
+        if let ReadError::Repair { disk, .. } = why
+            && !self.store.give_up(disk, words.clone()).await
+            && let Some(incarnation) = self.store.incarnation(slot).await?
+        {
+            self.lock().keep(slot, Damaged { incarnation, looked: powered, words: vec![words] });
+        }
+        Ok(())
+    }
+}
+
+impl Told {
+    fn keep(&mut self, slot: u32, damaged: Damaged) {
+        self.damage.insert(slot, damaged);
+        self.say();
+    }
+
+    fn forget(&mut self, slot: u32) {
+        if self.damage.remove(&slot).is_some() {
+            self.say();
+        }
+    }
+
+    fn say(&mut self) {
+        self.wholeness.damage = self.damage.values().flat_map(|d| &d.words).take(MOST_WORDS).cloned().collect();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Segments with an incarnation, when they were seen, and what a look finds.
+    #[derive(Default)]
+    struct Fake {
+        powered: Mutex<u64>,
+        segments: Mutex<BTreeMap<u32, (u64, u64, Found)>>,
+        needed: bool,
+        left: Mutex<Vec<DiskNo>>,
+        looks: Mutex<Vec<u32>>,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Found {
+        Whole,
+        Damage,
+        NoRepair,
+    }
+
+    impl Scrubbed for Fake {
+        async fn powered(&self) -> Result<u64, StoreError> {
+            Ok(*self.powered.lock().unwrap())
+        }
+
+        async fn unseen(&self, before: u64, most: usize) -> Result<Vec<u32>, StoreError> {
+            let segments = self.segments.lock().unwrap();
+            let mut unseen: Vec<_> = segments.iter().filter(|(_, s)| s.1 < before).map(|(slot, s)| (s.1, *slot)).collect();
+            unseen.sort_unstable();
+            Ok(unseen.into_iter().take(most).map(|u| u.1).collect())
+        }
+
+        async fn seen_since(&self, without: Vec<u32>) -> Result<Option<u64>, StoreError> {
+            let segments = self.segments.lock().unwrap();
+            Ok(segments.iter().filter(|(slot, _)| !without.contains(slot)).map(|(_, s)| s.1).min())
+        }
+
+        async fn incarnation(&self, slot: u32) -> Result<Option<u64>, StoreError> {
+            Ok(self.segments.lock().unwrap().get(&slot).map(|s| s.0))
+        }
+
+        async fn see(&self, slot: u32) -> Result<Option<(u64, Checked)>, StoreError> {
+            self.looks.lock().unwrap().push(slot);
+            let mut segments = self.segments.lock().unwrap();
+            let Some((incarnation, seen, found)) = segments.get_mut(&slot) else { return Ok(None) };
+            match found {
+                Found::Whole => *seen = *self.powered.lock().unwrap(),
+                Found::NoRepair if self.left.lock().unwrap().is_empty() => {
+                    return Err(ReadError::Repair { disk: 1, what: "a block".into(), why: "no".into() }.into());
+                }
+                Found::NoRepair => *seen = *self.powered.lock().unwrap(),
+                Found::Damage => {
+                    return Ok(Some((*incarnation, Checked { damage: vec![format!("slot {slot} is bad")], ..Checked::default() })));
+                }
+            }
+            Ok(Some((*incarnation, Checked::default())))
+        }
+
+        async fn give_up(&self, disk: DiskNo, _: String) -> bool {
+            if !self.needed {
+                self.left.lock().unwrap().push(disk);
+            }
+            !self.needed
+        }
+
+        fn written(&self) -> u64 {
+            0
+        }
+    }
+
+    fn scrub_of(segments: &[(u32, Found)], needed: bool) -> Scrubber<Fake> {
+        let segments = Mutex::new(segments.iter().map(|(slot, found)| (*slot, (1, u64::from(*slot), *found))).collect());
+        Scrubber::new(Fake { powered: Mutex::new(2 * PERIOD), segments, needed, ..Fake::default() })
+    }
+
+    fn looks(s: &Scrubber<Fake>) -> Vec<u32> {
+        std::mem::take(&mut s.store.looks.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_takes_no_repair_is_left_alone_and_the_scrub_goes_on() {
+        let scrub = scrub_of(&[(1, Found::Whole), (2, Found::NoRepair), (3, Found::Whole)], false);
+        scrub.round().await.unwrap();
+        assert_eq!((looks(&scrub), scrub.store.left.lock().unwrap().clone()), (vec![1, 2, 3, 2], vec![1]));
+        assert_eq!((scrub.wholeness().damage, scrub.wholeness().since), (vec![], Some(2 * PERIOD)));
+        let scrub = scrub_of(&[(1, Found::Whole), (2, Found::NoRepair), (3, Found::Whole)], true);
+        scrub.round().await.unwrap();
+        assert_eq!(looks(&scrub), [1, 2, 3], "one that is needed stays, and is said");
+        assert!(scrub.wholeness().damage[0].contains("could not be repaired"), "{:?}", scrub.wholeness());
+    }
+
+    #[tokio::test]
+    async fn damage_is_said_while_it_lasts_and_of_what_it_was_found_in() {
+        let scrub = scrub_of(&[(1, Found::Whole), (2, Found::Damage)], false);
+        scrub.round().await.unwrap();
+        assert_eq!((looks(&scrub), scrub.wholeness().damage), (vec![1, 2], vec!["slot 2 is bad".to_owned()]));
+        scrub.round().await.unwrap();
+        assert_eq!((looks(&scrub), scrub.wholeness().damage.len()), (vec![], 1), "not before its time");
+        *scrub.store.powered.lock().unwrap() += PERIOD + 1;
+        scrub.round().await.unwrap();
+        assert_eq!((looks(&scrub), scrub.wholeness().damage.len()), (vec![2, 1], 1), "each period");
+        scrub.store.segments.lock().unwrap().insert(2, (7, 0, Found::Whole));
+        scrub.round().await.unwrap();
+        assert_eq!((looks(&scrub), scrub.wholeness().damage), (vec![2], vec![]), "another segment lies there");
+    }
 
     #[test]
     fn the_sentence_says_no_more_than_is_known() {

@@ -5,25 +5,23 @@
 //! A closed segment costs 40 bytes, and 16 for each stretch of a stream in it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use hoidla_format::{
     Hash32, Leaf, Name, StreamId,
-    disk::{
-        Geometry, SealKey,
-        batch::{Head, IndexEntry, Run, What},
-    },
+    disk::batch::{Head, IndexEntry, Run, What},
     frame::Chain,
     ids::ByteRange,
 };
 use hoidla_log::{Frontier, leaf_hash};
 
 use crate::{
-    expiry::Kept,
+    expiry::{GENERATION_WEIGHT, Kept},
     read::{Place, Where},
     slots::Slots,
+    source::Source,
     space::Pin,
     tiles::Tiles,
     types::{Generation, StreamState},
@@ -97,6 +95,8 @@ pub(crate) struct Catalogue {
     /// As many leaves' as the frontier has, unless some were lost.
     pub tiles: Tiles,
     pub generations: Vec<Arc<Generation>>,
+    /// Places among them that nothing names any more.
+    pub vacant: BTreeSet<u32>,
     pub segments: Slots,
     pub tails: HashMap<u32, Arc<Tail>>,
     pub streams: BTreeMap<StreamId, Arc<Stream>>,
@@ -115,12 +115,31 @@ impl Catalogue {
         Self { next_incarnation: 1, segments: Slots::new(slots), tiles: Tiles::new(height), ..Self::default() }
     }
 
+    /// The place of a generation among all, a new one if need be.
     pub fn generation(&mut self, wanted: &Generation) -> u32 {
-        if let Some(at) = self.generations.iter().rposition(|g| **g == *wanted) {
-            return at as u32;
+        if let Some(at) = self.known_generation(wanted) {
+            return at;
         }
-        self.generations.push(Arc::new(wanted.clone()));
-        self.generations.len() as u32 - 1
+        self.weight += GENERATION_WEIGHT;
+        let new = Arc::new(wanted.clone());
+        match self.vacant.pop_first() {
+            Some(at) => self.generations[at as usize] = new,
+            None => self.generations.push(new),
+        }
+        self.known_generation(wanted).expect("it was put there")
+    }
+
+    /// The place of a generation among all, if it has one.
+    pub fn known_generation(&self, wanted: &Generation) -> Option<u32> {
+        let mut newest_first = (0..self.generations.len() as u32).rev();
+        newest_first.find(|at| *self.generations[*at as usize] == *wanted && !self.vacant.contains(at))
+    }
+
+    /// Nothing names this generation any more, neither here nor under way: its place is another's.
+    pub fn vacate(&mut self, generation: u32) {
+        if self.vacant.insert(generation) {
+            self.weight = self.weight.saturating_sub(GENERATION_WEIGHT);
+        }
     }
 
     pub fn segment(&self, slot: u32) -> Option<&Segment> {
@@ -145,7 +164,7 @@ impl Catalogue {
         self.next_incarnation = self.next_incarnation.max(part.head.incarnation + 1);
         self.fresh = self.fresh.max(part.slot + 1);
         if !self.apply_tenure(generation, &part.head) {
-            return;
+            return self.vacate(generation);
         }
         let entries = index_of(&part.head, part.block);
         let segment = self.segments.set(part.slot, None).filter(|s| s.incarnation == part.head.incarnation);
@@ -168,7 +187,7 @@ impl Catalogue {
         }
         self.segments.set(part.slot, Some(segment));
         part.head.runs.iter().for_each(|r| self.apply_run(part.slot, generation, r));
-        for note in &part.head.notes {
+        for note in part.head.notes.iter().filter(|n| self.belongs(n.stream, generation)).collect::<Vec<_>>() {
             let stream = self.stream(note.stream, generation);
             match note.what {
                 What::Closed(epoch) => stream.closed = stream.closed.max(epoch),
@@ -198,7 +217,15 @@ impl Catalogue {
         Arc::make_mut(stream)
     }
 
+    /// Whether a stream is this generation's, or nobody's yet: a segment says nothing of others'.
+    fn belongs(&self, stream: StreamId, generation: u32) -> bool {
+        self.streams.get(&stream).is_none_or(|s| s.generation == generation)
+    }
+
     fn apply_run(&mut self, slot: u32, generation: u32, run: &Run) {
+        if !self.belongs(run.stream, generation) {
+            return;
+        }
         let (from, end) = (run.before.length, run.end());
         let stream = self.stream(run.stream, generation);
         let before = stream.epochs.len() + stream.extents.len();
@@ -237,7 +264,7 @@ impl Catalogue {
     }
 
     /// Where the record that holds `offset` of a stream lies.
-    pub fn place(&self, stream: StreamId, offset: u64, geometry: Geometry, key: SealKey, copies: u64, pin: Pin) -> Option<Place> {
+    pub fn place(&self, stream: StreamId, offset: u64, source: &Source, pin: Pin) -> Option<Place> {
         let slot = self.slot_of(stream, offset)?;
         let segment = self.segment(slot)?;
         let at = match (segment.shape, self.tails.get(&slot)) {
@@ -250,7 +277,7 @@ impl Catalogue {
         };
         let (incarnation, end) = (segment.incarnation, segment.end);
         let generation = self.generations[segment.generation as usize].clone();
-        Some(Place { slot, incarnation, end, at, stream, offset, generation, geometry, key, copies, pin })
+        Some(Place { slot, incarnation, end, at, stream, offset, generation, source: source.clone(), pin })
     }
 
     /// Where a stream goes on elsewhere after `offset`, which `slot` holds: in another segment,

@@ -4,12 +4,12 @@
 //! and taken one by one, so that neither needs the whole a second time in memory; what
 //! contradicts itself or the store's size is as good as lost.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use hoidla_format::{
     Hash32, StreamId,
     disk::{
-        BLOCK,
+        BLOCK, Geometry,
         batch::IndexEntry,
         blocks,
         catalogue::{
@@ -23,7 +23,7 @@ use hoidla_log::Frontier;
 use crate::{
     catalogue::{Catalogue, Segment, Shape, Stream, Tail},
     device::{Disk, Disks, Pool},
-    expiry::{GENERATION_WEIGHT, Kept},
+    expiry::Kept,
     open::{OpenError, Trouble, Writer},
     types::Generation,
 };
@@ -47,18 +47,24 @@ impl Catalogue {
         let datasets = self.datasets.clone().into_iter();
         let datasets = datasets.map(|(dataset, k)| Item::Dataset(DatasetEntry { dataset, floor: k.floor, days: k.days }));
         let last = self.last.clone();
-        let generations = (0..).zip(self.generations.clone()).map(move |(at, g)| {
+        let named: Vec<_> =
+            (0..).zip(&self.generations).filter(|(at, _)| !self.vacant.contains(at)).map(|(at, g)| (at, g.clone())).collect();
+        let places: HashMap<u32, u32> = named.iter().zip(0..).map(|((at, _), place)| (*at, place)).collect();
+        let generations = named.into_iter().map(move |(at, g)| {
             let (dataset, last) = (g.dataset.clone(), last.get(&at).copied());
             Item::Generation(GenerationEntry { dataset, number: g.number, last })
         });
+        let places = Arc::new(places);
+        let place = move |generation: u32| places.get(&generation).copied().unwrap_or(u32::MAX);
+        let place_too = place.clone();
         let (slots, tails) = (self.segments.clone(), self.tails.clone());
         let segments = (0..slots.len()).flat_map(move |slot| {
             let tail = tails.get(&slot).cloned();
-            let segment = slots.get(slot).map(|s| Item::Segment(segment_entry(slot, s, tail.as_deref())));
+            let segment = slots.get(slot).map(|s| Item::Segment(segment_entry(slot, place(s.generation), s, tail.as_deref())));
             segment.into_iter().chain(tail.into_iter().flat_map(|t| in_parts(t, |t| &t.index, Item::Index)))
         });
-        let streams = self.streams.clone().into_iter().flat_map(|(id, stream)| {
-            let entry = std::iter::once(Item::Stream(stream_entry(id, &stream)));
+        let streams = self.streams.clone().into_iter().flat_map(move |(id, stream)| {
+            let entry = std::iter::once(Item::Stream(stream_entry(id, place_too(stream.generation), &stream)));
             let epochs = in_parts(stream.clone(), |s| &s.epochs, Item::Epochs);
             entry.chain(epochs).chain(in_parts(stream, |s| &s.extents, Item::Extents))
         });
@@ -87,26 +93,17 @@ fn in_parts<T, L: Clone + 'static>(of: Arc<T>, list: fn(&T) -> &Vec<L>, item: im
     (0..count).step_by(MOST_LINES).map(move |at| item(list(&of)[at..count.min(at + MOST_LINES)].to_vec()))
 }
 
-fn segment_entry(slot: u32, s: &Segment, tail: Option<&Tail>) -> SegmentEntry {
+fn segment_entry(slot: u32, generation: u32, s: &Segment, tail: Option<&Tail>) -> SegmentEntry {
     let state = match (s.shape, tail) {
         (Shape::Open, Some(t)) => SegmentState::Open { hash: t.hash, number: t.number },
         (Shape::Closed(at), _) => SegmentState::Closed(at),
         _ => SegmentState::Damaged,
     };
-    SegmentEntry {
-        slot,
-        incarnation: s.incarnation,
-        generation: s.generation,
-        dense: s.dense,
-        end: s.end,
-        payload: s.payload,
-        seen: s.seen,
-        state,
-    }
+    SegmentEntry { slot, incarnation: s.incarnation, generation, dense: s.dense, end: s.end, payload: s.payload, seen: s.seen, state }
 }
 
-fn stream_entry(stream: StreamId, s: &Stream) -> StreamEntry {
-    StreamEntry { stream, generation: s.generation, chain: s.chain, closed: s.closed, alarm: s.alarm }
+fn stream_entry(stream: StreamId, generation: u32, s: &Stream) -> StreamEntry {
+    StreamEntry { stream, generation, chain: s.chain, closed: s.closed, alarm: s.alarm }
 }
 
 /// A catalogue that is being read.
@@ -115,12 +112,14 @@ pub(crate) struct Loader {
     /// What lists belong to.
     tail: Option<u32>,
     stream: Option<StreamId>,
+    segment_blocks: u32,
 }
 
 impl Loader {
-    /// For a store with so many slots, and tiles of that height.
-    pub fn new(slots: u32, height: u32) -> Self {
-        Self { catalogue: Catalogue::empty(slots, height), tail: None, stream: None }
+    /// For a store of this geometry, and tiles of that height.
+    pub fn new(geometry: &Geometry, height: u32) -> Self {
+        let catalogue = Catalogue::empty(geometry.slots, height);
+        Self { catalogue, tail: None, stream: None, segment_blocks: geometry.segment_blocks }
     }
 
     /// Takes the next piece; none if it contradicts what came before, or the store.
@@ -143,14 +142,13 @@ impl Loader {
             Item::Generation(g) => {
                 let place = c.generations.len() as u32;
                 (c.generation(&Generation { dataset: g.dataset, number: g.number }) == place).then_some(())?;
-                if let Some(last) = g.last {
-                    c.weight += GENERATION_WEIGHT;
-                    c.last.insert(place, last);
-                }
+                c.last.extend(g.last.map(|last| (place, last)));
             }
             Item::Segment(s) => {
                 self.tail = None;
                 c.generations.get(s.generation as usize)?;
+                let last = if let SegmentState::Closed(index) = s.state { index.checked_add(1)? } else { 1 };
+                (last..=self.segment_blocks).contains(&s.end).then_some(())?;
                 let shape = match s.state {
                     SegmentState::Open { hash, number } => {
                         self.tail = Some(s.slot);
@@ -214,17 +212,18 @@ pub(crate) struct Loaded {
     pub front: Front,
 }
 
-/// The best catalogue on any current disk that is not older than the superblock says, and not of
-/// an opening that was cut short: that may have had fewer disks, and kept what others lack.
+/// The best catalogue on any of these disks that is not older than the superblock says, and not of
+/// an opening that was cut short: that may have had fewer disks, and kept what others lack. So
+/// those are asked that carry the superblock's epoch, and no others.
 pub(crate) fn read_catalogue<P: Pool>(
     disks: &Disks,
-    current: u64,
+    own: u64,
     superblock: &Superblock,
     height: u32,
     pool: &Arc<P>,
 ) -> Result<Option<Loaded>, Trouble> {
     let mut found = Vec::new();
-    for disk in (0..).zip(disks).filter(|(i, _)| current >> i & 1 == 1).filter_map(|(_, d)| d.as_ref()) {
+    for disk in (0..).zip(disks).filter(|(i, _)| own >> i & 1 == 1).filter_map(|(_, d)| d.as_ref()) {
         for area in 0..2 {
             let Some((piece, _)) = read_piece(&**disk, superblock, area, 0, &**pool)? else { continue };
             let counts = |f: &Front| piece.sequence >= superblock.checkpoint && f.run <= superblock.run;
@@ -250,7 +249,7 @@ fn load_catalogue<P: Pool>(
     height: u32,
     pool: &P,
 ) -> Result<Option<Loaded>, Trouble> {
-    let mut loader = Loader::new(superblock.geometry.slots, height);
+    let mut loader = Loader::new(&superblock.geometry, height);
     let (mut block, mut number, mut previous, mut front) = (0, 0, Hash32([0; 32]), None);
     loop {
         let Some((piece, hash)) = read_piece(disk, superblock, sequence % 2, block, pool)? else { return Ok(None) };
@@ -322,7 +321,8 @@ mod tests {
     use hoidla_format::frame::Chain;
 
     fn taken(items: Vec<Item>) -> bool {
-        let mut loader = Loader::new(1000, 2);
+        let geometry = Geometry { places: 1, copies: 1, segment_blocks: 64, catalogue_blocks: 16, slots: 1000 };
+        let mut loader = Loader::new(&geometry, 2);
         let generation = Item::Generation(GenerationEntry { dataset: "land".parse().unwrap(), number: 1, last: None });
         [generation].into_iter().chain(items).try_for_each(|i| loader.take_item(i)).is_some()
     }
@@ -337,7 +337,12 @@ mod tests {
         assert!(taken(vec![stream(), Item::Epochs(vec![(1, 0), (2, 7)])]));
         assert!(!taken(vec![stream(), Item::Epochs(vec![(2, 7), (1, 0)])]));
         #[rustfmt::skip]
-        let open = |slot| Item::Segment(SegmentEntry { slot, incarnation: 1, generation: 0, dense: false, end: 1, payload: 0, seen: 0, state: SegmentState::Open { hash: Hash32([0; 32]), number: 0 } });
+        let segment = |slot, end, state| Item::Segment(SegmentEntry { slot, incarnation: 1, generation: 0, dense: false, end, payload: 0, seen: 0, state });
+        let open = |slot| segment(slot, 1, SegmentState::Open { hash: Hash32([0; 32]), number: 0 });
+        assert!(taken(vec![segment(3, 64, SegmentState::Closed(63))]));
+        assert!(!taken(vec![segment(3, 65, SegmentState::Damaged)]), "it ends behind its slot");
+        assert!(!taken(vec![segment(3, 0, SegmentState::Damaged)]), "it ends before it begins");
+        assert!(!taken(vec![segment(3, 64, SegmentState::Closed(64))]), "an index behind its end");
         assert!(taken((0..MOST_TAILS as u32).map(open).collect()));
         assert!(!taken((0..=MOST_TAILS as u32).map(open).collect()), "more than fences fit into a block");
     }

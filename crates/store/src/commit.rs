@@ -20,6 +20,7 @@ use crate::{
     draft::{Draft, Link, Waiter},
     engine::{Engine, places},
     options::Fault,
+    source::Source,
     types::{Acknowledged, Event},
 };
 
@@ -334,6 +335,7 @@ impl<P: Pool> Engine<P> {
         }
         self.current &= !(1 << disk);
         self.disks[usize::from(disk)] = None;
+        self.source = Source::new(&self.superblock, &self.disks, self.current);
         self.requests.retain(|r| r.disk != disk);
         self.awaited.retain(|_, a| a.disk != disk);
         self.events.push_back(Event::DiskStopped { disk, why });

@@ -30,6 +30,8 @@ pub(crate) struct Copies<P: Pool> {
     /// The disks whose heads count: a stale disk may hold what was cut since. Records are
     /// welcome from any disk: a head that counts holds their hashes.
     trusted: u64,
+    /// A disk that is being rebuilt: for its sake one that takes no repair is noted, and no error.
+    target: Option<DiskNo>,
 }
 
 /// One copy of a segment: the disk that holds it, and its first block there.
@@ -64,13 +66,14 @@ pub(crate) struct Batch {
 impl<P: Pool> Copies<P> {
     pub fn new(pool: Arc<P>, disks: &Disks, mask: u64, geometry: Geometry, key: SealKey) -> Self {
         let disks = (0..).zip(disks).filter(|(i, _)| mask >> i & 1 == 1).filter_map(|(i, d)| Some((i as DiskNo, d.clone()?))).collect();
-        Self { pool, disks, geometry, key, trusted: mask }
+        Self { pool, disks, geometry, key, trusted: mask, target: None }
     }
 
-    /// The same with more disks, which are to be made whole and are not believed.
-    pub fn with_stale(mut self, disks: &Disks, mask: u64) -> Self {
-        let stale = Self::new(self.pool.clone(), disks, mask, self.geometry, self.key).disks;
-        self.disks.extend(stale);
+    /// The same with a disk that is to be made whole and is not believed.
+    pub fn with_target(mut self, disks: &Disks, target: DiskNo) -> Self {
+        let target_alone = Self::new(self.pool.clone(), disks, 1 << target, self.geometry, self.key).disks;
+        self.disks.extend(target_alone);
+        self.target = Some(target);
         self
     }
 
@@ -183,7 +186,7 @@ impl<P: Pool> Copies<P> {
             let mut buffer = self.pool.take(BLOCK).ok_or(ReadError::Busy)?;
             buffer.as_mut()[..BLOCK].copy_from_slice(&block);
             let what = format!("disk {}, segment {}: header", copy.no, header.slot);
-            rewrite(&copy, 0, &buffer.as_ref()[..BLOCK], what, out)?;
+            self.rewrite(&copy, 0, &buffer.as_ref()[..BLOCK], what, out)?;
         }
         Ok(())
     }
@@ -211,7 +214,7 @@ impl<P: Pool> Copies<P> {
             };
             for (copy, _) in copies.iter().filter(|c| c.1.is_none()) {
                 let what = format!("disk {}, segment {}, block {block}: a record of {len} bytes", copy.no, batch.slot);
-                rewrite(copy, block, &good.as_ref()[..count * BLOCK], what, out)?;
+                self.rewrite(copy, block, &good.as_ref()[..count * BLOCK], what, out)?;
             }
         }
         Ok(())
@@ -247,14 +250,15 @@ impl<P: Pool> Copies<P> {
         for (copy, read) in &copies {
             // Each copy keeps its own bytes of what is lost, and one that can't be read is left as it is:
             // all that is still good gets to every copy, and nothing that might be is written over.
+            // On a disk that is being rebuilt there is nothing to lose.
             match read {
                 Some(own) => damaged.iter().for_each(|lost| merged[lost.clone()].copy_from_slice(&own.as_ref()[lost.clone()])),
-                None if !damaged.is_empty() => continue,
+                None if !damaged.is_empty() && self.target != Some(copy.no) => continue,
                 None => {}
             }
             if read.as_ref().is_none_or(|b| b.as_ref()[..count * BLOCK] != *merged) {
                 let what = format!("disk {}, segment {}, block {}: head and small records", copy.no, batch.slot, batch.block);
-                rewrite(copy, batch.block, merged, what, out)?;
+                self.rewrite(copy, batch.block, merged, what, out)?;
             }
         }
         Ok(())
@@ -311,6 +315,15 @@ impl<P: Pool> Copies<P> {
         Ok(())
     }
 
+    fn rewrite(&self, copy: &Copy<'_>, block: u32, bytes: &[u8], what: String, out: &mut Checked) -> Result<(), ReadError> {
+        match copy.write(block, bytes) {
+            Ok(()) => out.repaired.push(what),
+            Err(why) if self.target.is_some_and(|target| target != copy.no) => out.unrepaired.push((copy.no, format!("{what}: {why}"))),
+            Err(why) => return Err(ReadError::Repair { disk: copy.no, what, why: why.to_string() }),
+        }
+        Ok(())
+    }
+
     pub fn flush_all(&self) -> Result<(), ReadError> {
         for (no, disk) in &self.disks {
             disk.flush().map_err(|e| ReadError::Repair {
@@ -321,10 +334,4 @@ impl<P: Pool> Copies<P> {
         }
         Ok(())
     }
-}
-
-fn rewrite(copy: &Copy<'_>, block: u32, bytes: &[u8], what: String, out: &mut Checked) -> Result<(), ReadError> {
-    copy.write(block, bytes).map_err(|e| ReadError::Repair { disk: copy.no, what: what.clone(), why: e.to_string() })?;
-    out.repaired.push(what);
-    Ok(())
 }

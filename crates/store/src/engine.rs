@@ -33,6 +33,7 @@ use crate::{
     options::{Fault, Options},
     read::{Place, SegmentRef},
     rebuild::Joining,
+    source::Source,
     space::{Open, Space},
     tiles::is_internal,
     types::*,
@@ -46,6 +47,8 @@ pub struct Engine<P: Pool> {
     pub(crate) disks: Disks,
     /// The places that are current.
     pub(crate) current: u64,
+    /// The disks there, for whoever reads.
+    pub(crate) source: Source,
     /// Disks that are being rebuilt: written like current ones, and never believed.
     pub(crate) joining: Vec<Joining>,
     pub(crate) superblock: Superblock,
@@ -203,10 +206,14 @@ impl<P: Pool> Engine<P> {
 
     fn place_record(&mut self, record: Record<P>, ticket: Ticket) -> Result<(), Refused> {
         let (stream, offset, epoch) = (record.stream, record.offset, record.epoch);
-        let known = self.catalogue.generations.len();
+        let known = self.catalogue.known_generation(&record.generation);
         let generation = self.catalogue.generation(&record.generation);
         let add = crate::draft::Add::record(record.len);
-        let draft = self.draft_for(generation, false, add, false).inspect_err(|_| self.catalogue.generations.truncate(known))?;
+        let draft = self.draft_for(generation, false, add, false).inspect_err(|_| {
+            if known.is_none() {
+                self.catalogue.vacate(generation);
+            }
+        })?;
         let entry = Entry { len: record.len, hash: record.hash };
         let run =
             self.add_record(generation, draft, stream, epoch, entry, Payload { blocks: record.blocks, at: 0, len: record.len as usize });
@@ -328,8 +335,7 @@ impl<P: Pool> Engine<P> {
     /// it stays there while the place is held.
     pub fn locate(&mut self, stream: StreamId, offset: u64) -> Option<Place> {
         let pin = self.space.pin(self.catalogue.slot_of(stream, offset)?);
-        let (geometry, key) = (self.superblock.geometry, self.superblock.key);
-        self.catalogue.place(stream, offset, geometry, key, self.current, pin)
+        self.catalogue.place(stream, offset, &self.source, pin)
     }
 
     /// The next segment with number `from` or above that holds something, for verification;
@@ -343,9 +349,8 @@ impl<P: Pool> Engine<P> {
         let s = self.catalogue.segment(slot)?;
         let (incarnation, end) = (s.incarnation, s.end);
         let generation = self.catalogue.generations[s.generation as usize].clone();
-        let Superblock { store, geometry, key, .. } = self.superblock;
-        let copies = self.current;
-        Some(SegmentRef { store, slot, incarnation, end, geometry, key, copies, generation, pin: self.space.pin(slot) })
+        let (store, source) = (self.superblock.store, self.source.clone());
+        Some(SegmentRef { store, slot, incarnation, end, source, generation, pin: self.space.pin(slot) })
     }
 
     /// What to do next to a disk; none when all waits for completions or submissions.

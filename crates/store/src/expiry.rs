@@ -82,11 +82,7 @@ impl Catalogue {
             return false;
         }
         if !head.runs.is_empty() {
-            let weight = &mut self.weight;
-            let last = self.last.entry(generation).or_insert_with(|| {
-                *weight += GENERATION_WEIGHT;
-                0
-            });
+            let last = self.last.entry(generation).or_default();
             *last = (*last).max(head.tenure.powered);
         }
         true
@@ -109,6 +105,7 @@ impl Catalogue {
         });
         self.last.retain(|g, _| !is_gone(*g));
         self.weight = self.weight.saturating_sub(less);
+        (0..).zip(gone).filter(|(_, gone)| *gone).for_each(|(g, _)| self.vacate(g));
     }
 
     /// The highest generation of a dataset that holds something.

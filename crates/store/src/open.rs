@@ -27,11 +27,12 @@ use crate::{
     draft::{Building, Link},
     engine::{Engine, places},
     fence::{self, Line},
+    members::{self, Members},
     options::{Fault, Layout, Options},
-    proofs::Source,
     read::{ReadError, Reader},
     rebuild::Mark,
     recovery::{self, Recovered},
+    source::Source,
     space::{Open, Space},
     tiles::{self, HEIGHT},
 };
@@ -259,6 +260,7 @@ impl<P: Pool> Engine<P> {
             pool,
             counters,
             options,
+            source: Source::new(&superblock, &disks, superblock.members),
             disks,
             current: superblock.members,
             joining: Vec::new(),
@@ -344,35 +346,25 @@ fn open_with<P: Pool>(
     options: &Options,
 ) -> Result<(Superblock, Recovered, Line, Opened), Trouble> {
     let counted = counters.membership().map_err(|why| OpenError::Io { what: "reading the membership counter".into(), why })?;
-    let present = || (0u8..).zip(found).filter_map(|(i, f)| Some((i, &f.as_ref()?.1)));
-    let all = present().fold(0u64, |m, (i, _)| m | 1 << i);
-    let mut superblock = newest_that_counts(&present().map(|(_, s)| s).collect::<Vec<_>>(), counted, options)?;
+    let present: Vec<_> = found.iter().flatten().map(|(_, s)| s).collect();
+    let Members { mut superblock, current, own, stale, highest } = members::judge(&present, counted, options)?;
     if options.faulty(Fault::UnkeyedHeads) {
         superblock.key = SealKey([0; 32]);
     }
-    let counts = |s: &Superblock| s.membership == superblock.membership && s.is_member();
-    // Begun after it and never counted: such a disk took part in all that was acknowledged.
-    let as_good = |s: &Superblock| superblock.membership == counted && is_begun(s, counted);
-    let believed = |s: &Superblock| options.faulty(Fault::BelieveJoining) && s.membership == 0;
-    let is_current = |s: &Superblock| counts(s) || as_good(s) || believed(s) || options.faulty(Fault::TrustStaleDisk);
-    let current = present().filter(|(_, s)| is_current(s)).fold(0u64, |m, (i, _)| m | 1 << i);
     if superblock.geometry.loses(superblock.members, current) && !options.accept_loss {
         return Err(OpenError::Uncovered { missing: places(superblock.members & !current).collect() }.into());
     }
-    let stale = all & !current;
     let disks: Disks = found.iter().map(|f| f.as_ref().map(|f| f.0.clone())).collect();
     let mut opened = Opened::default();
 
     let copies = Copies::new(pool.clone(), &disks, current, superblock.geometry, superblock.key);
-    let newest_run = present().map(|(_, s)| s.run).max().unwrap_or(0);
-    let checkpoint = read_catalogue(&disks, current, &superblock, options.tile_height(), pool)?;
+    let checkpoint = read_catalogue(&disks, own, &superblock, options.tile_height(), pool)?;
     let said = fence::read(&disks, current, &superblock, pool)?;
     let fences = said.as_ref().filter(|f| f.membership == superblock.membership);
     let mut recovered = recovery::recover(&copies, &superblock, checkpoint, fences, options, &mut opened)?;
 
     if opened.rebuilt || recovered.catalogue.tiles.size() != recovered.catalogue.frontier.size() {
-        let (source, mut reader) =
-            (Source { geometry: superblock.geometry, key: superblock.key, copies: current }, Reader::new(disks.clone(), pool.clone()));
+        let (source, mut reader) = (Source::new(&superblock, &disks, current), Reader::new(disks.clone(), pool.clone()));
         let wrong = tiles::restore(&mut recovered.catalogue, &mut reader, &source, &recovered.leaves);
         opened.damage.extend(wrong);
     }
@@ -381,14 +373,13 @@ fn open_with<P: Pool>(
     // must not count as good once more is acknowledged without it.
     let whole = members == superblock.members && members == superblock.geometry.everywhere();
     if (!whole || ![0, superblock.membership].contains(&counted)) && !options.faulty(Fault::KeepMembership) {
-        let highest = present().map(|(_, s)| s.membership).max().unwrap_or(0);
-        superblock.membership = next_membership(highest.max(counted), members, superblock.geometry.places);
-        superblock.base = counted;
+        superblock.base = if counted == 0 { superblock.membership } else { counted };
+        superblock.membership = next_membership(highest.membership.max(counted), members, superblock.geometry.places);
     }
     superblock.members = members;
     let again = u64::from(!options.faulty(Fault::SameRunAgain));
-    superblock.run = newest_run.max(recovered.last_run) + again;
-    superblock.sequence = present().map(|(_, s)| s.sequence).max().unwrap_or(0) + 1;
+    superblock.run = highest.run.max(recovered.last_run) + again;
+    superblock.sequence = highest.sequence + 1;
     superblock.checkpoint = superblock.checkpoint.max(recovered.sequence) + 1;
 
     let stands = counters.log_counter().map_err(|why| OpenError::Io { what: "reading the log's counter".into(), why })?;
@@ -418,27 +409,6 @@ fn open_with<P: Pool>(
     opened.rebuilding = places(if options.rebuild { stale } else { 0 }).filter(marked).collect();
     opened.missing = places(superblock.geometry.everywhere() & !members).filter(|p| !opened.rebuilding.contains(p)).collect();
     Ok((superblock, recovered, line, opened))
-}
-
-/// The superblock of those disks that hold all that was acknowledged, by the counter.
-fn newest_that_counts(present: &[&Superblock], counted: u64, options: &Options) -> Result<Superblock, OpenError> {
-    let highest = present.iter().map(|s| s.membership).max().ok_or(OpenError::Count(0))?;
-    let newest = |accept: &dyn Fn(&Superblock) -> bool| {
-        present.iter().filter(|s| s.is_member() && accept(s)).max_by_key(|s| (s.membership, s.sequence)).map(|s| (*s).clone())
-    };
-    if counted == 0 || options.faulty(Fault::TrustStaleDisk) {
-        // A machine that never saw this store, such as one at home after the appliance died.
-        return newest(&|_| true).ok_or(OpenError::Stale { found: highest, wanted: counted });
-    }
-    // An epoch that was begun and not counted has acknowledged nothing; it is as good as its base.
-    newest(&|s| s.membership == counted)
-        .or_else(|| newest(&|s| is_begun(s, counted)))
-        .ok_or(OpenError::Stale { found: highest, wanted: counted })
-}
-
-/// Whether a disk's membership epoch was begun on top of the one that counts, and doesn't count.
-fn is_begun(s: &Superblock, counted: u64) -> bool {
-    s.base == counted && s.membership > counted && s.is_member()
 }
 
 fn first_reserve(c: &Catalogue, s: &Superblock) -> Vec<u32> {

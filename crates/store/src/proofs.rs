@@ -8,10 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use hoidla_format::{
-    Hash32,
-    disk::{Geometry, SealKey},
-};
+use hoidla_format::Hash32;
 use hoidla_log::{Nodes, consistency, inclusion, node_hash, root, verify_consistency, verify_inclusion};
 
 use crate::{
@@ -19,6 +16,7 @@ use crate::{
     device::Pool,
     engine::Engine,
     read::{Place, ReadError, Reader},
+    source::Source,
     space::Pin,
     tiles::{Tiles, stream_of},
 };
@@ -49,13 +47,6 @@ type TileNo = (u32, u64);
 pub(crate) struct Piece {
     disk: Vec<(Place, u64)>,
     memory: Vec<Hash32>,
-}
-
-/// Which disks a place is on.
-pub(crate) struct Source {
-    pub geometry: Geometry,
-    pub key: SealKey,
-    pub copies: u64,
 }
 
 /// All that a proof is made from.
@@ -99,7 +90,7 @@ fn piece(catalogue: &Catalogue, tiles: &Tiles, source: &Source, pin: &mut dyn Fn
     while at < end {
         let slot = catalogue.slot_of(stream, at)?;
         let next = catalogue.next_run(stream, slot, at).unwrap_or(end).min(end);
-        disk.push((catalogue.place(stream, at, source.geometry, source.key, source.copies, pin(slot))?, next));
+        disk.push((catalogue.place(stream, at, source, pin(slot))?, next));
         at = next;
     }
     let skip = from.saturating_sub(known.stored) as usize;
@@ -156,9 +147,8 @@ impl<P: Pool> Engine<P> {
         }
         let wanted = Wanted::new(tiles.height);
         let _ = make(&wanted, asked, head.0)?;
-        let source = Source { geometry: self.superblock.geometry, key: self.superblock.key, copies: self.current };
         let space = &mut self.space;
-        let pieces = wanted.pieces(&self.catalogue, tiles, &source, &mut |slot| space.pin(slot)).ok_or(ReadError::LogDamaged)?;
+        let pieces = wanted.pieces(&self.catalogue, tiles, &self.source, &mut |slot| space.pin(slot)).ok_or(ReadError::LogDamaged)?;
         Ok(Grounds { asked, head, pieces })
     }
 }

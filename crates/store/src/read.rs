@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use hoidla_format::{
     Hash32, StreamId,
     disk::{
-        BLOCK, Geometry, SealKey,
+        BLOCK,
         batch::{Head, LARGE},
         blocks,
     },
@@ -19,6 +19,7 @@ use crate::{
     catalogue::run_leaf,
     copies::{Batch, Copies},
     device::{DiskNo, Disks, Pool},
+    source::Source,
     space::Pin,
     types::{Generation, Record, Refused},
 };
@@ -33,9 +34,7 @@ pub struct Place {
     pub(crate) stream: StreamId,
     pub(crate) offset: u64,
     pub(crate) generation: Arc<Generation>,
-    pub(crate) geometry: Geometry,
-    pub(crate) key: SealKey,
-    pub(crate) copies: u64,
+    pub(crate) source: Source,
     pub(crate) pin: Pin,
 }
 
@@ -56,9 +55,7 @@ pub struct SegmentRef {
     pub(crate) slot: u32,
     pub(crate) incarnation: u64,
     pub(crate) end: u32,
-    pub(crate) geometry: Geometry,
-    pub(crate) key: SealKey,
-    pub(crate) copies: u64,
+    pub(crate) source: Source,
     pub(crate) generation: Arc<Generation>,
     #[allow(dead_code, reason = "it is held, not looked at")]
     pub(crate) pin: Pin,
@@ -68,6 +65,11 @@ impl SegmentRef {
     /// Its number: [`crate::Engine::segment`] goes on from the next one.
     pub fn number(&self) -> u32 {
         self.slot
+    }
+
+    /// Which use of its slot it is: no other segment ever has this number.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     /// Whose it is.
@@ -156,6 +158,9 @@ pub struct Checked {
     pub repaired: Vec<String>,
     /// What no copy holds any more.
     pub damage: Vec<String>,
+    /// What is bad on one disk, good elsewhere, and could not be written anew: which disk, and what
+    /// it said. Only copying to another disk goes on after that.
+    pub unrepaired: Vec<(DiskNo, String)>,
 }
 
 /// Reads records and checks segments by blocking calls; one for each thread.
@@ -188,17 +193,17 @@ impl<P: Pool> Reader<P> {
         &self.disks
     }
 
-    fn copies(&self, mask: u64, geometry: Geometry, key: SealKey) -> Copies<P> {
-        Copies::new(self.pool.clone(), &self.disks, mask, geometry, key)
+    fn copies_at(&self, places: u64, source: &Source) -> Copies<P> {
+        Copies::new(self.pool.clone(), &self.disks, places, source.geometry, source.key)
     }
 
-    pub(crate) fn copies_of(&self, segment: &SegmentRef) -> Copies<P> {
-        self.copies(segment.copies, segment.geometry, segment.key)
+    pub(crate) fn copies(&self, source: &Source) -> Copies<P> {
+        self.copies_at(source.places(&self.disks), source)
     }
 
     /// Reads the record at a place; a bad copy is repaired from a good one.
     pub fn read(&mut self, place: &Place) -> Result<Found<P>, ReadError> {
-        let copies = self.copies(place.copies, place.geometry, place.key);
+        let copies = self.copies(&place.source);
         let (batch, nth) = self.find(&copies, place)?;
         if let Some(found) = self.read_nth(&copies, &batch, nth)? {
             return Ok(found);
@@ -210,7 +215,7 @@ impl<P: Pool> Reader<P> {
 
     /// Whether the record at a place is the one submitted again; a fork if not.
     pub fn compare(&mut self, place: &Place, record: &Record<P>) -> Result<Result<(), Refused>, ReadError> {
-        let copies = self.copies(place.copies, place.geometry, place.key);
+        let copies = self.copies(&place.source);
         let (batch, nth) = self.find(&copies, place)?;
         let (offset, epoch, entry) = nth_record(&batch.head, nth).ok_or(damaged(place))?;
         let same = (offset, epoch, entry.len, entry.hash) == (record.offset, record.epoch, record.len, record.hash);
@@ -219,13 +224,13 @@ impl<P: Pool> Reader<P> {
 
     /// Checks every byte of a segment on every copy, and repairs.
     pub fn check(&mut self, segment: &SegmentRef) -> Result<Checked, ReadError> {
-        self.copies(segment.copies, segment.geometry, segment.key).check(segment)
+        self.copies(&segment.source).check(segment)
     }
 
     /// The log's leaves of a segment: index and hash of each, for proofs.
     pub fn leaves(&mut self, segment: &SegmentRef) -> Result<Vec<(u64, Hash32)>, ReadError> {
         let mut leaves = Vec::new();
-        self.copies_of(segment).each_batch(segment, &mut Checked::default(), |batch, _| {
+        self.copies(&segment.source).each_batch(segment, &mut Checked::default(), |batch, _| {
             let logged = !segment.generation.is_log();
             leaves.extend(batch.head.runs.iter().filter(|_| logged).map(|r| (r.leaf, run_leaf(&segment.generation, r))));
             Ok(())
@@ -238,14 +243,15 @@ impl<P: Pool> Reader<P> {
     /// holds a batch.
     pub fn last_powered(&mut self, segment: &SegmentRef) -> Result<Option<u64>, ReadError> {
         let (mut latest, mut found) = (None, Checked::default());
-        let one_each = (0..64).map(|n| 1 << n).filter(|copy| segment.copies & copy != 0);
-        for copies in std::iter::once(segment.copies).chain(one_each) {
+        let all = segment.source.places(&self.disks);
+        let one_each = (0..64).map(|n| 1 << n).filter(|copy| all & copy != 0);
+        for copies in std::iter::once(all).chain(one_each) {
             let mut checked = Checked::default();
-            self.copies(copies, segment.geometry, segment.key).each_batch(segment, &mut checked, |batch, _| {
+            self.copies_at(copies, &segment.source).each_batch(segment, &mut checked, |batch, _| {
                 latest = latest.max((!batch.head.runs.is_empty()).then_some(batch.head.tenure.powered));
                 Ok(())
             })?;
-            if copies == segment.copies {
+            if copies == all {
                 found = checked;
             }
         }
@@ -257,7 +263,7 @@ impl<P: Pool> Reader<P> {
 
     /// The batch that holds a place.
     pub(crate) fn batch_of(&mut self, place: &Place) -> Result<Batch, ReadError> {
-        let copies = self.copies(place.copies, place.geometry, place.key);
+        let copies = self.copies(&place.source);
         Ok(self.find(&copies, place)?.0)
     }
 

@@ -7,7 +7,8 @@
 //! membership epoch, as one more change of membership. A crash before that leaves a disk
 //! whose superblock says that nothing on it counts: rebuilding begins again.
 //!
-//! What no other copy holds any more cannot be rebuilt: it is said, and not cut.
+//! What no other copy holds any more cannot be rebuilt: it is said, and not cut. A disk to copy
+//! from that takes no repair keeps nothing from being copied.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -27,6 +28,7 @@ use crate::{
     open::{OpenError, read_superblock},
     options::Fault,
     read::{Checked, ReadError, Reader, SegmentRef},
+    source::Source,
     stretch::Stretch,
     types::Event,
 };
@@ -281,6 +283,7 @@ impl<P: Pool> Engine<P> {
         let Some(at) = self.joining.iter().position(|j| j.copied) else { return false };
         let joined = self.joining.remove(at).place;
         self.current |= 1 << joined;
+        self.source = Source::new(&self.superblock, &self.disks, self.current);
         self.promoted |= 1 << joined;
         self.begin_epoch();
         true
@@ -307,10 +310,11 @@ impl<P: Pool> Engine<P> {
 impl<P: Pool> Reader<P> {
     /// Copies a segment to the disk at `place`, which is being rebuilt; every byte is checked.
     /// After each stretch `pace` is told its bytes and may wait, so that other work goes first;
-    /// false ends the copying. What no copy holds is said in the result.
+    /// false ends the copying. What no copy holds is said in the result, and which other disk
+    /// takes no repair: what it lacks gets to this one all the same.
     pub fn copy(&mut self, segment: &SegmentRef, place: DiskNo, mut pace: impl FnMut(u64) -> bool) -> Result<Checked, ReadError> {
-        let good = self.copies_of(segment);
-        let all = self.copies_of(segment).with_stale(self.disks(), 1 << place);
+        let good = self.copies(&segment.source);
+        let all = self.copies(&segment.source).with_target(self.disks(), place);
         let Some(target) = all.of(segment.slot).find(|c| c.no == place) else { return Ok(Checked::default()) };
         for source in good.of(segment.slot) {
             match copy_whole(&good, &source, &target, segment, &mut pace)? {

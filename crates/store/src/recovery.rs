@@ -31,6 +31,9 @@ use crate::{
     types::Generation,
 };
 
+/// Commits after the last checkpoint of which nothing is left, at most.
+const MOST_MISSING: u64 = 1 << 16;
+
 /// What recovery leads to.
 pub(crate) struct Recovered {
     pub catalogue: Catalogue,
@@ -264,6 +267,7 @@ fn settle<P: Pool>(
     out: &mut Checked,
 ) -> Result<BTreeMap<u64, Hash32>, ReadError> {
     let mut leaves = BTreeMap::new();
+    let found = without_far_ones(found, catalogue.commit, opened);
     let mark = found.iter().map(|f| f.part.head.mark).fold(marked.max(catalogue.commit), u64::max);
     let mut commits: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
     for f in found {
@@ -273,6 +277,11 @@ fn settle<P: Pool>(
     let last = commits.keys().next_back().copied().unwrap_or(0);
     let mut next = if opened.rebuilt { commits.keys().next().copied().unwrap_or(1) } else { catalogue.commit + 1 };
     loop {
+        if opened.rebuilt && next <= mark {
+            // What was between has ended, or is lost: agents tell.
+            next = commits.keys().next().copied().unwrap_or(u64::MAX).min(mark + 1);
+            catalogue.commit = catalogue.commit.max(next - 1);
+        }
         let parts = commits.remove(&next).unwrap_or_default();
         let whole = is_whole(&parts);
         if next <= mark {
@@ -298,6 +307,23 @@ fn settle<P: Pool>(
     opened.cut = last.saturating_sub(next - 1).min(last);
     close_doubles(catalogue);
     Ok(leaves)
+}
+
+/// Without batches that no number of lost ones explains: each commit between is one that is missing.
+fn without_far_ones(mut found: Vec<Found>, commit: u64, opened: &mut Opened) -> Vec<Found> {
+    if opened.rebuilt {
+        return found;
+    }
+    let most = commit.saturating_add(found.len() as u64).saturating_add(MOST_MISSING);
+    found.retain(|f| {
+        let Part { slot, block, head, .. } = &f.part;
+        let near = head.commit <= most;
+        if !near {
+            opened.damage.push(format!("segment {slot}, block {block}: a batch of commit {}, where the last was {commit}", head.commit));
+        }
+        near
+    });
+    found
 }
 
 fn is_whole(parts: &[Found]) -> bool {

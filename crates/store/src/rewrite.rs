@@ -38,7 +38,7 @@ impl<P: Pool> Reader<P> {
     /// Reads the batches of a segment one by one, each checked, for [`Engine::rewrite`].
     /// `each` may fail to go on; what it returned is handed back.
     pub fn gather<E>(&mut self, segment: &SegmentRef, mut each: impl FnMut(Moved<P>) -> Result<(), E>) -> Result<Result<(), E>, ReadError> {
-        let copies = self.copies_of(segment);
+        let copies = self.copies(&segment.source);
         let mut out = Checked::default();
         let mut stopped = Ok(());
         let gathered = copies.each_batch(segment, &mut out, |batch, _| {

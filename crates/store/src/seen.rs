@@ -24,7 +24,7 @@ impl<P: Pool> Engine<P> {
 
     /// Every byte of a segment was read back whole on every copy, at `powered` seconds.
     pub fn seen_whole(&mut self, segment: &SegmentRef, powered: u64) {
-        let same = |s: &&mut crate::catalogue::Segment| s.incarnation == segment.incarnation && self.current == segment.copies;
+        let same = |s: &&mut crate::catalogue::Segment| s.incarnation == segment.incarnation && self.source == segment.source;
         if let Some(s) = self.catalogue.segments.get_mut(segment.slot).filter(same) {
             s.seen = s.seen.max(minutes(powered));
         }

@@ -86,7 +86,7 @@ impl<'a> Stretch<'a> {
         }
         let head_blocks = blocks(Head::peek(bytes.get(..BLOCK)?).ok()?);
         let Some(head) = bytes.get(..head_blocks * BLOCK) else { return Some(None) };
-        let (head, hash) = Head::read(head, &self.segment.key).ok()?;
+        let (head, hash) = Head::read(head, &self.segment.source.key).ok()?;
         let ours = head.incarnation == self.segment.incarnation && head.number == self.number && head.previous == previous;
         let count = blocks(head.front_len());
         let Some(front) = bytes.get(..count * BLOCK) else { return Some(None) };

@@ -19,8 +19,9 @@ use crate::{
     device::{Buffer, Pool},
     draft::{Add, Payload, Waiter},
     engine::Engine,
-    proofs::{Source, Wanted},
+    proofs::Wanted,
     read::Reader,
+    source::Source,
     types::{Generation, Refused},
 };
 

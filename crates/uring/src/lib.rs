@@ -19,7 +19,7 @@ pub mod wipe;
 pub use buffers::{Blocks, Buffer, Buffers};
 pub use file::{DiskError, DiskFile};
 pub use locked::{Locked, LockedError, LockedKind};
-pub use rebuild::{DiskState, State};
+pub use rebuild::{AttachError, DiskState, State};
 pub use ring::{Ring, RingError};
 pub use store::{Kept, Pending, Report, Settings, StartError, Store, StoreError, Tally, format};
 

@@ -165,7 +165,10 @@ impl Store {
                 Ok(ToCopy::Segment(segment)) => segment,
             };
             match self.copy_one(one.place, segment.clone()).await? {
-                Ok(checked) => damage.lock().unwrap_or_else(PoisonError::into_inner).extend(checked.damage),
+                Ok(checked) => {
+                    let still_needed = self.give_up(one.place, checked.unrepaired).await?;
+                    damage.lock().unwrap_or_else(PoisonError::into_inner).extend(checked.damage.into_iter().chain(still_needed));
+                }
                 Err(why) => {
                     let disk = if let ReadError::Repair { disk, .. } = &why { *disk } else { one.place };
                     let why = why.to_string();
@@ -177,6 +180,20 @@ impl Store {
             }
             _ = self.ask(move |e| e.copied(one.id, &segment)).await?;
         }
+    }
+
+    /// Leaves disks alone that take no repair; those that are still needed are said in words.
+    async fn give_up(&self, rebuilt: DiskNo, unrepaired: Vec<(DiskNo, String)>) -> Result<Vec<String>, StoreError> {
+        let mut needed = Vec::new();
+        for (disk, why) in unrepaired {
+            let said = why.clone();
+            if let Err(JoinError::Needed(_)) = self.ask(move |e| e.leave(disk, said)).await? {
+                needed.push(format!(
+                    "{why}: it could not be written anew, and nothing else holds all that disk {disk} holds: replace it when disk {rebuilt} is rebuilt"
+                ));
+            }
+        }
+        Ok(needed)
     }
 
     /// Copies a segment on a blocking thread; again while there is no memory for it.

@@ -67,6 +67,7 @@ pub enum Stray {
 }
 
 /// What a disk held at one moment.
+#[derive(Clone)]
 pub struct Image(HashMap<u64, [u8; BLOCK]>);
 
 /// One simulated disk.

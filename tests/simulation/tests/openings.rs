@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::*;
 use hoidla_format::StreamId;
 use hoidla_simulation::{counter::Counter, memory::Memory};
-use hoidla_store::{Appended, Engine, Generation, OpenError, Reader, Record, Refused};
+use hoidla_store::{Appended, Counters, Engine, Generation, OpenError, Reader, Record, Refused};
 
 #[test]
 fn a_disk_of_another_store_is_refused_by_name() {
@@ -47,6 +47,44 @@ fn one_disk_missing_goes_on_and_the_stale_one_never_serves_alone() {
     let place = engine.locate(StreamId([1; 16]), 3).unwrap();
     let found = Reader::new(engine.disks(), Arc::new(Memory::new(8))).read(&place).unwrap();
     assert_eq!(found.bytes(), b"degraded");
+}
+
+/// The same counter's state in a TPM of its own: what an opening raises in it never happened.
+fn as_it_stands(nv: &Counter) -> Counter {
+    let mut copy = Counter::default();
+    copy.raise_membership(nv.value()).unwrap();
+    copy.inject(nv.log() - copy.log());
+    copy
+}
+
+#[test]
+fn openings_cut_short_each_with_other_disks_keep_the_store_from_nothing() {
+    let (a, b, c, nv) = (disk("a", 32), disk("b", 32), disk("c", 32), Counter::default());
+    two_copies_on(&[&a, &b, &c], &nv);
+    let (mut engine, _) = open(&[&a, &b, &c], &nv).unwrap();
+    fill(&mut engine, 1, 0, 300_000);
+    drop(engine);
+    let before = b.image();
+    // With a and b the power goes when a's superblocks are written; with b and c when both are, before the counter is raised.
+    drop(open(&[&a, &b], &as_it_stands(&nv)).unwrap());
+    b.restore(before);
+    drop(open(&[&b, &c], &as_it_stands(&nv)).unwrap());
+    let images = [&a, &b, &c].map(|d| d.image());
+    for here in [vec![&a, &b, &c], vec![&a, &b], vec![&b, &c]] {
+        for nv in [as_it_stands(&nv), Counter::default()] {
+            let (mut engine, opened) = open(&here, &nv).unwrap();
+            assert_eq!((&opened.damage[..], opened.rebuilt), (&[][..], false));
+            holds_all(&mut engine, 1, 300_000);
+            if opened.only_reads.is_none() {
+                fill(&mut engine, 1, 300_000, 310_000);
+            }
+            if !engine.rebuilding().is_empty() {
+                rebuild(&mut engine);
+            }
+            drop(engine);
+            [&a, &b, &c].iter().zip(&images).for_each(|(d, image)| d.restore(image.clone()));
+        }
+    }
 }
 
 #[test]

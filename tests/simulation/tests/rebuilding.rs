@@ -7,31 +7,11 @@ use std::{io, sync::Arc};
 use common::*;
 use hoidla_format::StreamId;
 use hoidla_simulation::{counter::Counter, disk::SimDisk, memory::Memory};
-use hoidla_store::{Appended, BLOCK, Disk, Engine, Event, JoinError, Layout, OpenError, Opened, Options, Reader, ToCopy};
-
-fn two_copies_on(disks: &[&Arc<SimDisk>], nv: &Counter) {
-    let layout = Layout { copies: 2, ..LAYOUT };
-    Engine::format(&as_disks(disks), STORE, KEY, layout, &Memory::new(8), &mut nv.clone()).unwrap();
-}
+use hoidla_store::{BLOCK, Disk, Engine, Event, JoinError, Layout, OpenError, Opened, Options, Reader, ToCopy};
 
 fn accepting_loss(disks: &[&Arc<SimDisk>], nv: &Counter) -> (Engine<Memory>, Opened) {
     let options = Options { accept_loss: true, ..Options::default() };
     Engine::open(as_disks(disks), STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), options).unwrap()
-}
-
-/// Appends records of a stream until it is so long; each must be acknowledged.
-fn fill(engine: &mut Engine<Memory>, stream: u8, from: u64, to: u64) {
-    for offset in (from..to).step_by(1000) {
-        let bytes = [(offset / 1000) as u8; 1000];
-        assert_eq!(engine.append(record(stream, offset, &bytes), offset), Ok(Appended::Pending));
-        assert_eq!(settle(engine), [offset + 1000]);
-    }
-}
-
-fn holds_all(engine: &mut Engine<Memory>, stream: u8, to: u64) {
-    for offset in (0..to).step_by(1000) {
-        assert_eq!(read(engine, stream, offset).unwrap(), [(offset / 1000) as u8; 1000]);
-    }
 }
 
 /// A disk of this size in the place of a lost one.
@@ -210,6 +190,150 @@ fn a_second_loss_stops_the_store_and_nothing_is_cut_unless_somebody_says_so() {
     let (mut engine, opened) = open(&[&c], &nv).unwrap();
     assert!(!opened.damage.is_empty());
     holds_all(&mut engine, 2, 300_000);
+}
+
+/// A disk that takes no writes behind some block.
+struct Stubborn(Arc<SimDisk>, u64);
+
+impl Disk for Stubborn {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read(at, into)
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if at >= self.1 * BLOCK as u64 { Err(io::Error::other("write error")) } else { self.0.write(at, bytes) }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Changes one byte of a block.
+fn spoil(disk: &SimDisk, block: u64, byte: usize) {
+    let mut bytes = [0; BLOCK];
+    disk.read(block * BLOCK as u64, &mut bytes).unwrap();
+    bytes[byte] ^= 1;
+    disk.write(block * BLOCK as u64, &bytes).unwrap();
+    disk.flush().unwrap();
+}
+
+#[test]
+fn a_source_that_takes_no_repair_keeps_nothing_from_being_copied() {
+    let (a, b, new, nv) = (disk("a", 20), disk("b", 20), disk("new", 20), Counter::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, _) = open(&[&a, &b], &nv).unwrap();
+    fill(&mut engine, 1, 0, 50_000);
+    drop(engine);
+    // Padding of the second batch is rotten: all records are good, and the source is to be written anew.
+    spoil(&a, 96 + 2, BLOCK - 1);
+    let options = Options { prewrite: false, ..Options::default() };
+    let stubborn = Arc::new(Stubborn(a, 96));
+    let (mut engine, _) =
+        Engine::open(vec![stubborn as Arc<dyn Disk>], STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), options).unwrap();
+    put_in(&mut engine, 1, &new).unwrap();
+    let rebuilding = engine.rebuilding()[0];
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+    let mut unrepaired = Vec::new();
+    while let ToCopy::Segment(segment) = engine.to_copy(rebuilding.id).unwrap() {
+        let copied = reader.copy(&segment, 1, |_| true).expect("it goes on");
+        assert_eq!(copied.damage, Vec::<String>::new());
+        unrepaired.extend(copied.unrepaired);
+        engine.copied(rebuilding.id, &segment).unwrap();
+    }
+    assert!(matches!(&unrepaired[..], [(0, why)] if why.contains("write error")), "and is said: {unrepaired:?}");
+    new.flush().unwrap();
+    engine.rebuilt(rebuilding.id).unwrap();
+    assert!(carry_out(&mut engine).contains(&Event::DiskJoined { disk: 1 }));
+    assert_eq!(engine.leave(0, "it takes no repair".into()), Ok(()), "it isn't needed any more");
+    carry_out(&mut engine);
+    drop(engine);
+    let (mut engine, opened) = open(&[&new], &nv).unwrap();
+    assert_eq!((opened.damage, opened.rebuilt), (vec![], false));
+    holds_all(&mut engine, 1, 50_000);
+}
+
+#[test]
+fn a_lost_record_keeps_no_other_of_its_front_from_a_rebuilt_disk() {
+    let (a, b, new, nv) = (disk("a", 20), disk("b", 20), disk("new", 20), Counter::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, _) = open(&[&a], &nv).unwrap();
+    for stream in 1..=3 {
+        engine.append(record(stream, 0, &[stream; 900]), 0).unwrap();
+    }
+    assert_eq!(settle(&mut engine), [900; 3]);
+    let mut block = [0; BLOCK];
+    a.read((96 + 1) * BLOCK as u64, &mut block).unwrap();
+    let second = block.windows(900).position(|w| w == [2; 900]).expect("the three are one front");
+    spoil(&a, 96 + 1, second + 450);
+    put_in(&mut engine, 1, &new).unwrap();
+    let rebuilding = engine.rebuilding()[0];
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+    let mut damage = Vec::new();
+    while let ToCopy::Segment(segment) = engine.to_copy(rebuilding.id).unwrap() {
+        damage.extend(reader.copy(&segment, 1, |_| true).unwrap().damage);
+        engine.copied(rebuilding.id, &segment).unwrap();
+    }
+    assert!(matches!(&damage[..], [what] if what.contains("1 small records")), "{damage:?}");
+    new.flush().unwrap();
+    engine.rebuilt(rebuilding.id).unwrap();
+    carry_out(&mut engine);
+    drop(engine);
+    let (mut engine, _) = open(&[&new], &nv).unwrap();
+    assert_eq!((read(&mut engine, 1, 0).unwrap(), read(&mut engine, 3, 0).unwrap()), (vec![1; 900], vec![3; 900]));
+    assert!(read(&mut engine, 2, 0).is_err());
+}
+
+#[test]
+fn a_segment_that_could_not_be_copied_is_copied_again_before_the_disk_counts() {
+    let (a, b, nv) = (disk("a", 20), disk("b", 20), Counter::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, _) = open(&[&a], &nv).unwrap();
+    fill(&mut engine, 1, 0, 400_000);
+    put_in(&mut engine, 1, &b).unwrap();
+    let id = engine.rebuilding()[0].id;
+    let ToCopy::Segment(first) = engine.to_copy(id).unwrap() else { panic!("there is something to copy") };
+    engine.not_copied(id, &first).unwrap();
+    let mut handed = Vec::new();
+    while let ToCopy::Segment(segment) = engine.to_copy(id).unwrap() {
+        handed.push(segment.number());
+        if handed.len() > 1 {
+            engine.copied(id, &segment).unwrap();
+        }
+    }
+    assert!(handed.contains(&first.number()), "{handed:?}");
+    assert_eq!(engine.rebuilt(id), Err(JoinError::Over), "one is still under way");
+}
+
+#[test]
+fn a_reference_means_the_disk_that_counted_and_not_its_tray() {
+    let (a, b, new, nv) = (disk("a", 20), disk("b", 20), disk("new", 20), Counter::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, _) = open(&[&a, &b], &nv).unwrap();
+    fill(&mut engine, 1, 0, 50_000);
+    engine.tell_powered(60 * 60);
+    let segment = engine.segment(0).unwrap();
+    let place = engine.locate(StreamId([1; 16]), 7000).unwrap();
+    fail(&mut engine, 1);
+    put_in(&mut engine, 1, &new).unwrap();
+    let mut reader = Reader::new(engine.disks(), Arc::new(Memory::new(8)));
+    assert_eq!(reader.check(&segment).unwrap().repaired, Vec::<String>::new(), "the newcomer is not looked at in its name");
+    assert_eq!(reader.read(&place).unwrap().bytes(), [7; 1000]);
+    rebuild(&mut engine);
+    let unseen = engine.unseen(60 * 60, 9);
+    engine.seen_whole(&segment, 60 * 60);
+    assert_eq!(engine.unseen(60 * 60, 9), unseen, "what was seen were other disks");
+    let segment = engine.segment(0).unwrap();
+    engine.seen_whole(&segment, 60 * 60);
+    assert_eq!(engine.unseen(60 * 60, 9).len(), unseen.len() - 1);
 }
 
 #[test]

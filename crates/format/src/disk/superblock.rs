@@ -6,6 +6,9 @@ use crate::{Kind, Malformed, Reader, Writer};
 /// The blocks at which the four copies stand.
 pub const AT: [u64; 4] = [0, 16, 32, 48];
 
+/// The most that a superblock's numbers may be: one step more is never too many.
+const MOST_NUMBER: u64 = 1 << 62;
+
 /// One disk's identity and membership. The valid copy with the highest sequence counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -82,6 +85,9 @@ impl Superblock {
         let counter = r.u64()?;
         if place >= places || members & !geometry.everywhere() != 0 {
             return Err(Malformed::Field("a place that the store doesn't have"));
+        }
+        if [sequence, membership, run, run_first, checkpoint, counter].iter().any(|n| *n > MOST_NUMBER) {
+            return Err(Malformed::Field("a number that no store reaches"));
         }
         if r.rest().iter().any(|b| *b != 0) {
             return Err(Malformed::Field("a superblock's rest must be zero"));

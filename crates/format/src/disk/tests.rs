@@ -108,8 +108,11 @@ fn a_superblock_reads_back_and_nothing_else_does() {
     assert_eq!(Superblock::from_block(&block), Ok(superblock()));
     assert_eq!(blake3::hash(&block).to_hex().as_str(), "03cdcf4dafa3477b0d1c154c8cae1a37c6764b73221333d6e8a3e5fd2efbee83");
     refuses_flips(&block, 1, |b| Superblock::from_block(b.try_into().unwrap()));
-    let changes: [fn(&mut Superblock); 5] =
-        [|s| s.place = 2, |s| s.members = 4, |s| s.geometry.segment_blocks = 1, |s| s.geometry.slots = 0, |s| s.geometry.copies = 3];
+    #[rustfmt::skip]
+    let changes: [fn(&mut Superblock); 7] = [
+        |s| s.place = 2, |s| s.members = 4, |s| s.geometry.segment_blocks = 1, |s| s.geometry.slots = 0, |s| s.geometry.copies = 3,
+        |s| s.run = (1 << 62) + 1, |s| s.membership = u64::MAX,
+    ];
     for change in changes {
         let mut s = superblock();
         change(&mut s);

@@ -66,7 +66,12 @@ impl World {
                     let copied = reader.copy(&segment, rebuilding.place, |_| true);
                     self.say(|| format!("copied segment {} to disk {}: {copied:?}", segment.number(), rebuilding.place));
                     match copied {
-                        Ok(checked) if checked.damage.is_empty() || self.model.lost => {}
+                        Ok(checked) if checked.damage.is_empty() || self.model.lost => {
+                            for (disk, _) in checked.unrepaired {
+                                _ = self.store().leave(disk, "it takes no repair".into()); // refused if it is needed
+                            }
+                            self.take_events()?;
+                        }
                         Ok(checked) => return Err(("damage never cut", format!("while rebuilding: {:?}", checked.damage))),
                         Err(ReadError::Repair { disk, .. }) => return self.leave(disk),
                         Err(other) => return Err(wrong(other.to_string())),

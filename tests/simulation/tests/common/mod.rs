@@ -10,8 +10,8 @@ use hoidla_simulation::{
     memory::Memory,
 };
 use hoidla_store::{
-    BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, ReadError, Reader, Record, SealKey,
-    ToCopy,
+    Appended, BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, OpenError, Opened, Options, Pool, ReadError, Reader, Record,
+    SealKey, ToCopy,
 };
 
 pub const STORE: [u8; 16] = [1; 16];
@@ -33,6 +33,12 @@ pub fn format(disks: &[&Arc<SimDisk>], store: [u8; 16], nv: &Counter) {
     Engine::format(&as_disks(disks), store, KEY, LAYOUT, &Memory::new(8), &mut nv.clone()).unwrap();
 }
 
+/// Lays two copies of each segment over all of them.
+pub fn two_copies_on(disks: &[&Arc<SimDisk>], nv: &Counter) {
+    let layout = Layout { copies: 2, ..LAYOUT };
+    Engine::format(&as_disks(disks), STORE, KEY, layout, &Memory::new(8), &mut nv.clone()).unwrap();
+}
+
 pub fn open(disks: &[&Arc<SimDisk>], nv: &Counter) -> Result<(Engine<Memory>, Opened), OpenError> {
     Engine::open(as_disks(disks), STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), Options::default())
 }
@@ -48,6 +54,21 @@ pub fn record(stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
         len: bytes.len() as u32,
         hash: Hash32(blake3::hash(bytes).into()),
         blocks: buffer.freeze(bytes.len()),
+    }
+}
+
+/// Appends records of a stream until it is so long; each must be acknowledged.
+pub fn fill(engine: &mut Engine<Memory>, stream: u8, from: u64, to: u64) {
+    for offset in (from..to).step_by(1000) {
+        let bytes = [(offset / 1000) as u8; 1000];
+        assert_eq!(engine.append(record(stream, offset, &bytes), offset), Ok(Appended::Pending));
+        assert_eq!(settle(engine), [offset + 1000]);
+    }
+}
+
+pub fn holds_all(engine: &mut Engine<Memory>, stream: u8, to: u64) {
+    for offset in (0..to).step_by(1000) {
+        assert_eq!(read(engine, stream, offset).unwrap(), [(offset / 1000) as u8; 1000]);
     }
 }
 
