@@ -27,6 +27,8 @@ use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::keep;
+
 /// `appliance.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,7 +153,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::rename(&beside, path)?;
         fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().with_context(|| format!("{} cannot be written", path.display()))
+    write().with_context(|| format!("{} cannot be written", path.display()))?;
+    keep::changed()
 }
 
 #[cfg(test)]

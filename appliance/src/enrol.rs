@@ -183,7 +183,7 @@ fn forget_checkpoint(state: &State) -> anyhow::Result<()> {
     let path = state.checkpoint();
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
-        _ => Ok(()),
+        _ => crate::keep::changed(),
     }
 }
 

@@ -190,7 +190,7 @@ impl Eraser {
                 fs::remove_file(&path).with_context(|| path.display().to_string())?;
             }
         }
-        Ok(())
+        crate::keep::changed()
     }
 }
 

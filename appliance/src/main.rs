@@ -118,6 +118,9 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        hoidlad::pid1::run();
+    }
     main_with(|| {
         let cli = Cli::parse();
         if matches!(cli.command, Command::OpenHelper) {

@@ -233,7 +233,7 @@ impl Papers {
         if old.exists() {
             fs::remove_dir_all(&old)?;
         }
-        Ok(())
+        crate::keep::changed()
     }
 
     /// Reads back what was kept.

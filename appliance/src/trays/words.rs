@@ -13,7 +13,10 @@ use hoidla_format::{
     statements::{ApplianceIdentity, DiskWord},
 };
 
-use crate::config::{State, replace};
+use crate::{
+    config::{State, replace},
+    keep,
+};
 
 /// Who signs.
 const AUTHORITY: &str = "authority";
@@ -49,7 +52,8 @@ impl Words {
     /// The word is used: it never counts again.
     pub fn use_up(&self, serial: u32) -> anyhow::Result<()> {
         replace(&self.folder.join("used"), serial.to_string().as_bytes())?;
-        Ok(fs::remove_file(self.folder.join("word.txt"))?)
+        fs::remove_file(self.folder.join("word.txt"))?;
+        keep::changed()
     }
 
     fn check(&self, note: &[u8]) -> anyhow::Result<DiskWord> {

@@ -110,6 +110,11 @@ impl Stage {
         Ok(())
     }
 
+    /// Stops it; its state stays.
+    pub fn stop_tpm(&mut self) {
+        self.tpm = None;
+    }
+
     /// The authority's digits, as it reads them out by telephone when it has signed its site.
     ///
     /// # Errors
@@ -209,10 +214,17 @@ impl Stage {
     /// # Errors
     /// If its program fails.
     pub fn deal(&mut self) -> Result<Answer> {
-        let dealt = self.authority(&["deal", "--identity", "home/identity.txt"])?;
         // A drill's machine measures nothing: its registers are zero, and that is what is approved.
         let zero = "0".repeat(64);
-        let pcrs = format!("{{\"4\": \"{zero}\", \"11\": \"{zero}\", \"12\": \"{zero}\", \"13\": \"{zero}\"}}\n");
+        self.deal_under(&format!("{{\"4\": \"{zero}\", \"11\": \"{zero}\", \"12\": \"{zero}\", \"13\": \"{zero}\"}}\n"))
+    }
+
+    /// The same, for a machine whose registers hold these values, as JSON.
+    ///
+    /// # Errors
+    /// If its program fails.
+    pub fn deal_under(&mut self, pcrs: &str) -> Result<Answer> {
+        let dealt = self.authority(&["deal", "--identity", "home/identity.txt"])?;
         fs::write(self.at("home/pcrs.json"), pcrs)?;
         self.authority(&["release", "sign", "--name", "drill", "--pcrs", "home/pcrs.json"])?;
         self.authority(&["enrol", APPLIANCE])?;

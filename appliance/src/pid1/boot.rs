@@ -1,0 +1,227 @@
+//! From a bare kernel to an open door, step by step.
+
+use std::{
+    fs,
+    os::{fd::AsFd, unix::fs::symlink},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use hoidla_crypto::sign::VerifyingKey;
+use hoidla_format::{
+    Bytes,
+    profile::{self, Place, Profile, Role},
+    statements::ApplianceEntry,
+};
+use hoidla_tpm::{Tcti, Tpm};
+
+use super::{
+    devices, firmware, kernel, network,
+    power::{self, End, Pressed, Watchdog},
+    reaper, sandbox,
+};
+use crate::{
+    config::{Config, State, replace},
+    daemon::{self, Settings},
+    helper::Helpers,
+    identify,
+    keep::{self, Keeper},
+    papers::Papers,
+};
+
+/// Where the kernel tells of devices.
+pub const SYS: &str = "/sys";
+/// What the image knows of machine and home.
+const PROFILE: &str = "/etc/hoidla/profile.toml";
+const AUTHORITY: &str = "/etc/hoidla/authority.pem";
+const MODULES: &str = "/lib/modules";
+/// The state folder, in memory.
+const STATE: &str = "/run/hoidla";
+/// A link for each tray that has a disk in it.
+const TRAYS: &str = "/run/trays";
+/// The TPM behind the kernel's resource manager.
+const TPM: &str = "device:/dev/tpmrm0";
+/// How long disks and network ports may take to appear.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked which trays have a disk.
+const LOOK: Duration = Duration::from_secs(2);
+/// Registers that only something added to the image extends.
+const ADDED: [u8; 2] = [12, 13];
+/// Registers that are told on the console.
+const TOLD: [u8; 7] = [4, 7, 9, 11, 12, 13, 15];
+
+/// A machine that is prepared, with the appliance still closed.
+pub struct Ready {
+    profile: Profile,
+    state: State,
+    watchdog: Option<Watchdog>,
+    button: Pressed,
+}
+
+/// Everything up to the appliance itself. What runs before the sandbox is here.
+pub fn prepare() -> anyhow::Result<Ready> {
+    kernel::mount_all()?;
+    take_console()?;
+    super::log_to_console();
+    tracing::info!("hoidlad {} is PID 1", env!("CARGO_PKG_VERSION"));
+    let sys = Path::new(SYS);
+    let text = devices::read(PROFILE).context("the image holds no profile: it was built wrongly")?;
+    let profile = Profile::parse(&text).context("the image's profile")?;
+    let loaded = kernel::load_modules(Path::new(MODULES))?;
+    let button = power::watch_buttons(sys);
+    kernel::mount_firmware()?;
+    firmware::secure_boot(sys)?;
+    firmware::nothing_added(Path::new("/"))?;
+    kernel::lockdown(sys)?;
+    kernel::close_doors()?;
+    ensure!(hoidla_cli::harden().undumpable, "this kernel lets processes look into one another");
+    tracing::info!("{}: {loaded} modules; Secure Boot on, lockdown on, doors closed", profile.name);
+    let watchdog = profile.watchdog.as_ref().map(|wanted| start_watchdog(sys, wanted)).transpose()?;
+    registers(&TPM.parse::<Tcti>().map_err(anyhow::Error::msg)?)?;
+    let state = keep_state(sys, &profile)?;
+    let (config, entry) = configure(&profile, &state)?;
+    network::up(sys, &profile, &entry)?;
+    fs::create_dir_all(TRAYS)?;
+    link_trays(sys, &profile);
+    replace(&state.folder().join("appliance.toml"), toml::to_string(&config)?.as_bytes())?;
+    let listen: std::net::SocketAddr = config.listen.parse()?;
+    sandbox::close(&[listen.port()])?;
+    Ok(Ready { profile, state, watchdog, button })
+}
+
+impl Ready {
+    /// Opens the door and serves until the machine ends.
+    pub fn serve(self) -> anyhow::Result<End> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            tokio::spawn(reaper::keep());
+            self.watchdog.map(|watchdog| tokio::spawn(watchdog.keep()));
+            tokio::spawn(keep_trays(self.profile));
+            let running = daemon::start(&self.state, Settings::default(), Helpers::this_program()?).await?;
+            tracing::info!("ready to copy in");
+            let (appliance, button) = (running.daemon.clone(), self.button.clone());
+            tokio::spawn(async move {
+                power::pressed(button).await;
+                tracing::info!("the power button was pressed: sealing and stopping");
+                appliance.ask_to_stop();
+            });
+            running.serve().await?;
+            keep::changed()?;
+            Ok(if *self.button.borrow() { End::PowerOff } else { End::Restart })
+        })
+    }
+}
+
+/// Standard input and output are the console.
+fn take_console() -> anyhow::Result<()> {
+    let console = fs::OpenOptions::new().read(true).write(true).open("/dev/console").context("there is no console")?;
+    nix::unistd::dup2_stdin(console.as_fd())?;
+    nix::unistd::dup2_stdout(console.as_fd())?;
+    nix::unistd::dup2_stderr(console.as_fd())?;
+    Ok(())
+}
+
+/// Waits for what is there, at most [`PATIENCE`].
+fn wait_for<T>(mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<Option<T>> {
+    let began = Instant::now();
+    loop {
+        match look()? {
+            None if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            found => return Ok(found),
+        }
+    }
+}
+
+/// The watchdog that the profile names, as soon as its driver has found it.
+fn start_watchdog(sys: &Path, wanted: &profile::Watchdog) -> anyhow::Result<Watchdog> {
+    let started = wait_for(|| Watchdog::start(sys, wanted))?;
+    started.with_context(|| format!("this machine has no watchdog {:?}, which its profile names", wanted.identity))
+}
+
+/// The state folder in memory, as the boot disks have it.
+fn keep_state(sys: &Path, profile: &Profile) -> anyhow::Result<State> {
+    fs::create_dir_all(STATE)?;
+    let partition = |place: &Place| {
+        let disk = devices::disk(sys, place)?;
+        disk.map_or(Ok(None), |disk| devices::state_partition(sys, &disk))
+    };
+    let mut partitions = Vec::new();
+    for boot in &profile.boot_disks {
+        match wait_for(|| partition(&boot.place))? {
+            Some(name) => partitions.push(devices::path(&name)),
+            None => tracing::error!("the boot disk at {} is missing, or has no state partition: replace it", boot.place),
+        }
+    }
+    ensure!(!partitions.is_empty(), "no boot disk is where the profile {} says: is this the right image for this machine?", profile.name);
+    let keeper = Keeper::open(Path::new(STATE), &partitions)?;
+    ensure!(!keeper.is_empty(), "this appliance is not enrolled: its boot disks hold no state");
+    tracing::info!("the state is on {} of {} boot disks", keeper.working(), profile.boot_disks.len());
+    keep::begin(keeper);
+    State::at(Path::new(STATE))
+}
+
+/// Refuses a machine that was started with something added; tells what was measured.
+fn registers(tcti: &Tcti) -> anyhow::Result<()> {
+    wait_for(|| Ok(Path::new("/dev/tpmrm0").exists().then_some(())))?
+        .context("this machine has no TPM 2.0, or it is switched off in the firmware's setup")?;
+    let tpm = Tpm::open(tcti)?;
+    for pcr in tpm.pcr_read(&TOLD)? {
+        tracing::info!("PCR {}: {}", pcr.index, pcr.value);
+        ensure!(
+            !ADDED.contains(&pcr.index) || pcr.value.0 == [0; 32],
+            "PCR {} is not zero: something was added beside the image on the boot disk; delete everything there but the image",
+            pcr.index
+        );
+    }
+    Ok(())
+}
+
+/// What the papers say of this machine, as the daemon wants it.
+fn configure(profile: &Profile, state: &State) -> anyhow::Result<(Config, ApplianceEntry)> {
+    let key = devices::read(AUTHORITY).context("the image names no authority: it was built wrongly")?;
+    let key: Bytes = key.parse().map_err(anyhow::Error::msg).context("the image's authority key")?;
+    let authority = VerifyingKey::from_sec1(&key.0).context("the image's authority key")?;
+    let identity = identify::known(state)?;
+    let papers = Papers::kept(&state.papers(), &authority, &identity)?;
+    let entry = papers.site.statement.appliances.iter().find(|a| a.name == identity.name).context("the site file doesn't name it")?.clone();
+    let network = entry.network.as_ref().with_context(|| {
+        format!("the site file says no network for {}: write [appliance.network] with address and gateway, and sign it", entry.name)
+    })?;
+    let port: u16 = entry.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("the site file names no port")?;
+    let disks = profile.trays.iter().map(|tray| PathBuf::from(format!("{TRAYS}/{}", tray.number))).collect();
+    let listen = std::net::SocketAddr::new(network.address.ip(), port).to_string();
+    let config = Config { listen, tpm: TPM.to_owned(), disks, copies: None, authority: key };
+    Ok((config, entry))
+}
+
+/// Makes each tray's link lead to the disk in it, or nowhere.
+fn link_trays(sys: &Path, profile: &Profile) {
+    for tray in &profile.trays {
+        let link = Path::new(TRAYS).join(tray.number.to_string());
+        let disk = devices::disk(sys, &tray.place).unwrap_or_else(|e| {
+            tracing::error!("tray {}: {e:#}", tray.number);
+            None
+        });
+        let target = disk.map(|name| devices::path(&name));
+        if fs::read_link(&link).ok() != target {
+            _ = fs::remove_file(&link);
+            let linked = target.map_or(Ok(()), |target| symlink(target, &link));
+            linked.unwrap_or_else(|e| tracing::error!("tray {}: {e}", tray.number));
+        }
+    }
+}
+
+async fn keep_trays(profile: Profile) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        link_trays(Path::new(SYS), &profile);
+    }
+}
+
+/// The port of a role, found.
+pub fn port_of(sys: &Path, profile: &Profile, role: Role) -> anyhow::Result<String> {
+    let wanted = profile.port(role).with_context(|| format!("the profile {} has no network port for {role}", profile.name))?;
+    wait_for(|| devices::port(sys, &wanted.plug))?
+        .with_context(|| format!("no network card is at {}, where the profile {} has it", wanted.plug, profile.name))
+}

@@ -1,0 +1,171 @@
+//! Where the kernel has what a profile names, by where it is plugged in.
+//!
+//! Promises: only reads sysfs, and finds the same device whatever the order in which the kernel
+//! saw it; two that fit are an error, not a choice.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use hoidla_format::profile::{Place, Plug};
+
+/// The partition of a boot disk that holds the state, by its name in the GPT.
+pub const STATE_PARTITION: &str = "hoidla-state";
+
+/// The kernel's name of the whole disk at a place, if one is there.
+pub fn disk(sys: &Path, place: &Place) -> anyhow::Result<Option<String>> {
+    let fits = |name: &str, at: &Path| !at.join("partition").exists() && !name.starts_with("loop") && is_at(sys, at, place);
+    one("disk", &place.to_string(), all(&sys.join("class/block"), fits)?)
+}
+
+/// The state partition of a boot disk, if disk and partition are there.
+pub fn state_partition(sys: &Path, disk: &str) -> anyhow::Result<Option<String>> {
+    let line = format!("PARTNAME={STATE_PARTITION}");
+    let fits = |_: &str, at: &Path| {
+        let uevent = fs::read_to_string(at.join("uevent")).unwrap_or_default();
+        at.parent().is_some_and(|p| p.ends_with(disk)) && uevent.lines().any(|l| l == line)
+    };
+    one("state partition", disk, all(&sys.join("class/block"), fits)?)
+}
+
+/// The kernel's name of a network port, if it is there.
+pub fn port(sys: &Path, plug: &Plug) -> anyhow::Result<Option<String>> {
+    let fits = |_: &str, at: &Path| match plug {
+        Plug::Pci(pci) => components(at).any(|c| c == pci.to_string()),
+        Plug::Mac(mac) => fs::read_to_string(at.join("address")).is_ok_and(|a| a.trim() == mac.to_string()),
+    };
+    one("network port", &plug.to_string(), all(&sys.join("class/net"), fits)?)
+}
+
+/// Whether a block device hangs at this place: below the PCI device, and at this port of it.
+fn is_at(sys: &Path, device: &Path, place: &Place) -> bool {
+    let pci = place.pci.to_string();
+    let below: Vec<&str> = components(device).skip_while(|c| *c != pci).skip(1).collect();
+    // A bridge has devices with addresses of their own below it: they are other places.
+    if !components(device).any(|c| c == pci) || below.iter().any(|c| c.parse::<hoidla_format::profile::PciAddress>().is_ok()) {
+        return false;
+    }
+    let ata = below.iter().find(|c| c.strip_prefix("ata").is_some_and(|n| n.parse::<u16>().is_ok()));
+    match (place.port, ata) {
+        (None, None) => true,
+        (Some(port), Some(ata)) => {
+            let number = fs::read_to_string(sys.join("class/ata_port").join(ata).join("port_no"));
+            number.is_ok_and(|n| n.trim() == port.to_string())
+        }
+        _ => false,
+    }
+}
+
+fn components(path: &Path) -> impl Iterator<Item = &str> {
+    path.components().filter_map(|c| c.as_os_str().to_str())
+}
+
+/// The names in a class whose device fits.
+fn all(class: &Path, fits: impl Fn(&str, &Path) -> bool) -> anyhow::Result<Vec<String>> {
+    let Ok(entries) = fs::read_dir(class) else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Gone again meanwhile: then it isn't there.
+        if fs::canonicalize(entry.path()).is_ok_and(|at| fits(&name, &at)) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn one(what: &str, wanted: &str, mut names: Vec<String>) -> anyhow::Result<Option<String>> {
+    names.sort();
+    ensure!(names.len() < 2, "{} fit {wanted}, and only one {what} may: the profile is another machine's", names.join(" and "));
+    Ok(names.pop())
+}
+
+/// The path of a device of this name.
+pub fn path(name: &str) -> PathBuf {
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+/// A whole file of sysfs or proc, without the newline at its end.
+pub fn read(path: impl AsRef<Path>) -> anyhow::Result<String> {
+    let path = path.as_ref();
+    Ok(fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A machine's sysfs with these devices.
+    struct Sys(tempfile::TempDir);
+
+    impl Sys {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn device(&self, class: &str, at: &str, files: &[(&str, &str)]) {
+            let at = self.0.path().join("devices").join(at);
+            fs::create_dir_all(&at).unwrap();
+            files.iter().for_each(|(name, text)| fs::write(at.join(name), text).unwrap());
+            let class = self.0.path().join("class").join(class);
+            fs::create_dir_all(&class).unwrap();
+            symlink(&at, class.join(at.file_name().unwrap())).unwrap();
+        }
+
+        fn disk(&self, place: &str) -> anyhow::Result<Option<String>> {
+            disk(self.0.path(), &place.parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn disks_are_found_by_where_they_are_plugged_in() {
+        let sys = Sys::new();
+        sys.device("block", "pci0000:00/0000:00:05.0/virtio2/block/vda", &[]);
+        sys.device("block", "pci0000:00/0000:00:04.0/virtio1/block/vdb", &[]);
+        sys.device(
+            "block",
+            "pci0000:00/0000:00:04.0/virtio1/block/vdb/vdb1",
+            &[("partition", "1"), ("uevent", "X=1\nPARTNAME=hoidla-state\n")],
+        );
+        sys.device("block", "pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0/nvme0n1", &[]);
+        sys.device("block", "pci0000:00/0000:00:1f.2/ata3/host2/target2:0:0/2:0:0:0/block/sda", &[]);
+        sys.device("block", "pci0000:00/0000:00:1f.2/ata4/host3/target3:0:0/3:0:0:0/block/sdb", &[]);
+        sys.device("ata_port", "pci0000:00/0000:00:1f.2/ata3/ata_port/ata3", &[("port_no", "1\n")]);
+        sys.device("ata_port", "pci0000:00/0000:00:1f.2/ata4/ata_port/ata4", &[("port_no", "2\n")]);
+        for (place, name) in [
+            ("0000:00:04.0", Some("vdb")),
+            ("0000:00:05.0", Some("vda")),
+            ("0000:01:00.0", Some("nvme0n1")),
+            ("0000:00:01.0", None), // the bridge before it
+            ("0000:00:06.0", None),
+            ("0000:00:1f.2 port 1", Some("sda")),
+            ("0000:00:1f.2 port 2", Some("sdb")),
+            ("0000:00:1f.2 port 3", None),
+            ("0000:00:1f.2", None),
+            ("0000:00:04.0 port 1", None),
+        ] {
+            assert_eq!(sys.disk(place).unwrap().as_deref(), name, "{place}");
+        }
+        assert_eq!(state_partition(sys.0.path(), "vdb").unwrap().as_deref(), Some("vdb1"));
+        assert_eq!(state_partition(sys.0.path(), "vda").unwrap(), None);
+        sys.device("block", "pci0000:00/0000:00:04.0/virtio9/block/vdz", &[]);
+        assert!(sys.disk("0000:00:04.0").unwrap_err().to_string().contains("vdb and vdz"));
+    }
+
+    #[test]
+    fn ports_are_found_by_slot_or_by_their_own_address() {
+        let sys = Sys::new();
+        sys.device("net", "pci0000:00/0000:00:03.0/virtio0/net/eth1", &[("address", "52:54:00:00:00:01\n")]);
+        sys.device("net", "virtual/net/lo", &[("address", "00:00:00:00:00:00\n")]);
+        let find = |plug: &str| port(sys.0.path(), &plug.parse().unwrap()).unwrap();
+        assert_eq!(find("0000:00:03.0").as_deref(), Some("eth1"));
+        assert_eq!(find("52:54:00:00:00:01").as_deref(), Some("eth1"));
+        assert_eq!(find("0000:00:04.0"), None);
+        assert_eq!(find("52:54:00:00:00:02"), None);
+        assert_eq!(port(Path::new("/nowhere"), &"0000:00:04.0".parse().unwrap()).unwrap(), None);
+    }
+}

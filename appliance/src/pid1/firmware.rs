@@ -1,0 +1,75 @@
+//! What the firmware says of how this machine was started.
+//!
+//! Promises: [`secure_boot`] passes only if Secure Boot was enforced with keys of its own. It
+//! believes the firmware: a forged one is what the measurements are for.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, ensure};
+
+/// The GUID of the variables that the UEFI specification defines.
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// Refuses a machine on which anything may start.
+pub fn secure_boot(sys: &Path) -> anyhow::Result<()> {
+    let (on, setup) = (flag(sys, "SecureBoot")?, flag(sys, "SetupMode")?);
+    ensure!(!setup, "the firmware is in setup mode: enrol the site's Secure Boot keys, then start again");
+    ensure!(on, "Secure Boot is off, and the TPM is not used without it: switch it on in the firmware's setup");
+    Ok(())
+}
+
+/// Refuses what was put beside the image on the stick or boot disk: the loader puts it here.
+pub fn nothing_added(root: &Path) -> anyhow::Result<()> {
+    ensure!(
+        !root.join(".extra").exists(),
+        "somebody put files beside the image on the boot disk, and the loader handed them over: delete everything there but the image"
+    );
+    Ok(())
+}
+
+/// A variable of four bytes of attributes and one of value.
+fn flag(sys: &Path, name: &str) -> anyhow::Result<bool> {
+    let path = sys.join(format!("firmware/efi/efivars/{name}-{GLOBAL}"));
+    let bytes = fs::read(&path).with_context(|| format!("the firmware has no variable {name}: it knows no Secure Boot"))?;
+    match bytes[..] {
+        [_, _, _, _, 0] => Ok(false),
+        [_, _, _, _, 1] => Ok(true),
+        _ => anyhow::bail!("the firmware's variable {name} is no flag"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secure_boot_must_be_on_and_not_in_setup() {
+        let sys = tempfile::tempdir().unwrap();
+        let folder = sys.path().join("firmware/efi/efivars");
+        fs::create_dir_all(&folder).unwrap();
+        let set = |name: &str, bytes: &[u8]| fs::write(folder.join(format!("{name}-{GLOBAL}")), bytes).unwrap();
+        let refused = |why: &str| assert!(secure_boot(sys.path()).unwrap_err().to_string().contains(why), "{why}");
+        refused("no variable SecureBoot");
+        set("SecureBoot", &[6, 0, 0, 0, 1]);
+        refused("no variable SetupMode");
+        set("SetupMode", &[6, 0, 0, 0, 0]);
+        secure_boot(sys.path()).unwrap();
+        set("SecureBoot", &[6, 0, 0, 0, 0]);
+        refused("Secure Boot is off");
+        set("SetupMode", &[6, 0, 0, 0, 1]);
+        refused("setup mode");
+        for bad in [&[][..], &[1], &[6, 0, 0, 0], &[6, 0, 0, 0, 2], &[6, 0, 0, 0, 1, 0]] {
+            set("SetupMode", &[6, 0, 0, 0, 0]);
+            set("SecureBoot", bad);
+            refused("no flag");
+        }
+    }
+
+    #[test]
+    fn what_the_loader_hands_over_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        nothing_added(root.path()).unwrap();
+        fs::create_dir(root.path().join(".extra")).unwrap();
+        assert!(nothing_added(root.path()).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! The kernel as PID 1 finds it and leaves it: mounted, with its drivers, and its doors closed.
+//!
+//! Promises: no core dump, no second kernel, no further module and no magic key after
+//! [`close_doors`]; it mounts nothing that lies on a disk.
+
+use std::{ffi::CString, fs, path::Path};
+
+use anyhow::{Context, bail, ensure};
+use nix::{
+    kmod::{ModuleInitFlags, finit_module},
+    mount::{MsFlags, mount},
+    sys::reboot::set_cad_enabled,
+};
+
+use super::devices::read;
+
+/// What is mounted, in this order: type, where, options.
+const MOUNTS: &[(&str, &str, Option<&str>)] = &[
+    ("proc", "/proc", None),
+    ("sysfs", "/sys", None),
+    ("devtmpfs", "/dev", Some("mode=0755")),
+    ("securityfs", "/sys/kernel/security", None),
+    ("tmpfs", "/run", Some("mode=0700,size=64m")),
+];
+
+/// Settings of the running kernel, and why.
+const SETTINGS: &[(&str, &str)] = &[
+    ("kernel/printk", "3 4 1 3"),    // the console is for people
+    ("kernel/panic", "10"),          // a kernel that fell over starts again by itself
+    ("kernel/panic_on_oops", "1"),   // and doesn't go on half broken
+    ("kernel/sysrq", "0"),           // no key commands the kernel
+    ("kernel/core_pattern", "\n"),   // no dump of memory
+    ("kernel/core_pipe_limit", "0"), // nor through a pipe
+    ("kernel/modprobe", "\n"),       // the kernel starts no program
+    ("kernel/dmesg_restrict", "1"),  // its messages are not for everyone
+    ("kernel/kptr_restrict", "2"),   // nor its addresses
+    ("kernel/unprivileged_bpf_disabled", "1"),
+    ("kernel/perf_event_paranoid", "3"),
+    ("kernel/kexec_load_disabled", "1"), // no second kernel without the firmware's check
+    ("kernel/yama/ptrace_scope", "3"),   // no process looks into another
+    ("user/max_user_namespaces", "0"),
+    ("vm/overcommit_memory", "0"),
+];
+
+/// What must be so afterwards, or the appliance doesn't start.
+const CLOSED: &[(&str, &str)] = &[("kernel/kexec_load_disabled", "1"), ("kernel/modules_disabled", "1"), ("kernel/sysrq", "0")];
+
+/// Mounts what the kernel itself offers.
+pub fn mount_all() -> anyhow::Result<()> {
+    for (kind, at, options) in MOUNTS {
+        fs::create_dir_all(at).with_context(|| (*at).to_owned())?;
+        let exec = if *kind == "devtmpfs" { MsFlags::empty() } else { MsFlags::MS_NODEV };
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | exec;
+        match mount(Some(*kind), *at, Some(*kind), flags, *options) {
+            // The kernel may have mounted /dev itself.
+            Err(nix::Error::EBUSY) => {}
+            other => other.with_context(|| format!("{at} cannot be mounted"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Mounts the firmware's variables, read-only; after the modules, since they are one.
+pub fn mount_firmware() -> anyhow::Result<()> {
+    let at = "/sys/firmware/efi/efivars";
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
+    mount(Some("efivarfs"), at, Some("efivarfs"), flags, None::<&str>)
+        .context("the firmware's variables cannot be read: this machine was not started by UEFI; set its firmware to UEFI without CSM")
+}
+
+/// Loads the modules of the image in their order.
+pub fn load_modules(folder: &Path) -> anyhow::Result<usize> {
+    let order = fs::read_to_string(folder.join("order")).context("the image has no list of modules: it was built wrongly")?;
+    for name in order.lines() {
+        ensure!(!name.contains('/') && name.ends_with(".ko"), "{name:?} in the list of modules is no file name");
+        let file = fs::File::open(folder.join(name)).with_context(|| format!("the module {name} is missing from the image"))?;
+        match finit_module(file, &CString::default(), ModuleInitFlags::empty()) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            // A driver without its device says so and is not wanted.
+            Err(nix::Error::ENODEV) => tracing::debug!("{name}: no such device"),
+            Err(e) => bail!("the module {name} is refused by the kernel ({e}): the image was built with another kernel's modules"),
+        }
+    }
+    Ok(order.lines().count())
+}
+
+/// Closes what nobody needs any more, and sees that it is closed.
+pub fn close_doors() -> anyhow::Result<()> {
+    let sys = Path::new("/proc/sys");
+    for (name, value) in SETTINGS {
+        if let Err(e) = fs::write(sys.join(name), value) {
+            tracing::debug!("{name}: {e}"); // not every kernel has every one; what must be is looked at below
+        }
+    }
+    fs::write(sys.join("kernel/modules_disabled"), "1").context("modules cannot be forbidden")?;
+    set_cad_enabled(false).context("Ctrl-Alt-Del cannot be caught")?;
+    for device in ["mem", "kmem", "port"] {
+        // Lockdown refuses them; without a name nobody even asks.
+        _ = fs::remove_file(Path::new("/dev").join(device));
+    }
+    for (name, value) in CLOSED {
+        ensure!(read(sys.join(name))? == *value, "{name} is not {value}: this kernel keeps a door open that must be closed");
+    }
+    Ok(())
+}
+
+/// Refuses a kernel that doesn't keep even root out of its memory.
+pub fn lockdown(sys: &Path) -> anyhow::Result<()> {
+    let text = read(sys.join("kernel/security/lockdown"))?;
+    ensure!(
+        text.contains("[confidentiality]"),
+        "the kernel's lockdown is {text:?} and must be confidentiality: this image was changed or built wrongly"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_strictest_lockdown_will_do() {
+        let sys = tempfile::tempdir().unwrap();
+        fs::create_dir_all(sys.path().join("kernel/security")).unwrap();
+        let says = |text: &str| {
+            fs::write(sys.path().join("kernel/security/lockdown"), text).unwrap();
+            lockdown(sys.path())
+        };
+        says("none integrity [confidentiality]\n").unwrap();
+        for text in ["none [integrity] confidentiality\n", "[none] integrity confidentiality\n", ""] {
+            assert!(says(text).unwrap_err().to_string().contains("must be confidentiality"));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `hoidlad` as PID 1 of the image: the machine around the appliance.
+//!
+//! Promises: the TPM is used only on a machine that Secure Boot guarded, with nothing added to
+//! the image and a kernel that keeps its doors closed; what the appliance needs is found by the
+//! profile in the image, never by chance; no other program runs but the opening helper, which is
+//! this one; whatever fails, its reason stands on the console, and the machine tries again by
+//! itself. It knows nothing of what is stored.
+
+mod boot;
+pub mod devices;
+mod firmware;
+mod kernel;
+mod network;
+mod power;
+mod reaper;
+mod sandbox;
+
+use std::{io, time::Duration};
+
+use power::End;
+use tracing_subscriber::fmt::time::uptime;
+
+/// How long a reason stands on the console before the machine tries again.
+const READ_IT: Duration = Duration::from_secs(120);
+
+/// Runs the machine until it ends. To be called by process 1 only.
+pub fn run() -> ! {
+    let end = boot::prepare().and_then(boot::Ready::serve).unwrap_or_else(|why| {
+        tracing::error!("NOT RUNNING: {why:#}");
+        tracing::error!("the machine starts again in {} seconds; press the power button to switch it off", READ_IT.as_secs());
+        wait_or_off()
+    });
+    tracing::info!("{}", if end == End::PowerOff { "safe to switch off" } else { "starting again" });
+    end.now()
+}
+
+/// Waits a while, or for the power button.
+fn wait_or_off() -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let button = power::watch_buttons(std::path::Path::new(boot::SYS));
+    let wait = async {
+        tokio::select! {
+            () = power::pressed(button) => End::PowerOff,
+            () = tokio::time::sleep(READ_IT) => End::Restart,
+        }
+    };
+    runtime.map_or(End::Restart, |runtime| runtime.block_on(wait))
+}
+
+/// What the appliance says of itself goes to the console, with the seconds since its start.
+fn log_to_console() {
+    tracing_subscriber::fmt().with_timer(uptime()).with_ansi(false).with_target(false).with_writer(io::stdout).init();
+}
