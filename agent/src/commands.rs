@@ -26,6 +26,7 @@ use crate::{
 const AUDIT_HELP: &str = "Examples:
   hoidla-agent audit --home land-agent-1
   hoidla-agent audit --home land-agent-1 --samples 200 --evidence audit-2027-01
+  hoidla-agent audit --home land-agent-1 --since audit-2026-01/checkpoint.txt --evidence audit-2027-01
 Exit code 1 is an alarm: the appliance contradicts itself or what was acknowledged. Both sides are kept.";
 
 /// Copies a registry into an embassy, and a granted reader's copy back.
@@ -262,7 +263,10 @@ fn run_push(out: Output, home: &Home, path: &Path, settings: &Settings) -> Resul
         done
     });
     bar.done();
-    let done = done?;
+    let done = match done {
+        Ok(done) => done,
+        Err(e) => return audit::refused_push(out, home, &settings.target, &e).ok_or(e),
+    };
     let p = &done.pushed;
     for note in &p.notes {
         tell(&format!("warning: {note}"));

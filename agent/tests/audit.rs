@@ -5,17 +5,20 @@ mod common;
 
 use std::{fs, path::Path};
 
+use clap::Parser as _;
 use common::{Embassy, Lie, folder};
 use hoidla_agent::{
-    audit::{Alarm, Auditor, Other, after_push},
+    Arguments,
+    audit::{Alarm, Auditor, Other, WITNESSES, after_push},
     home::Home,
+    run,
     state::State,
 };
 use hoidla_cli::{Outcome, PassphraseSource};
 use hoidla_format::statement;
 use hoidla_log::{Extension, Receipt, SignedCheckpoint};
 use hoidla_papers::SoftAppliance;
-use hoidla_protocol::{Request, Response, Witness};
+use hoidla_protocol::{Code, Refused, Request, Response};
 
 struct World {
     embassy: Embassy,
@@ -183,46 +186,191 @@ fn a_damaged_record_at_home_is_an_error_and_no_alarm() {
     assert!(e.downcast_ref::<Alarm>().is_none() && format!("{e:#}").contains("damaged"), "{e:#}");
 }
 
-#[test]
-fn a_head_is_seen_by_another_appliance_and_a_fork_there_is_an_alarm() {
-    let w = World::new();
-    let e = &w.embassy;
-    let two = SoftAppliance::new(&e.site, "lux-2", 8);
-    let papers =
-        vec![e.sign(&e.site).into_bytes(), e.sign(&two.enrolment(&e.site)).into_bytes(), statement::write(&two.identity).into_bytes()];
-    let old = e.store().log.signed(&e.appliance, 17);
-    fs::write(e.path("data/more"), "more").unwrap();
-    w.push();
-    let carry = |answer: &dyn Fn(&Witness, usize) -> SignedCheckpoint| {
+/// A second appliance, played by the test, to which heads are carried.
+struct Watch {
+    two: SoftAppliance,
+    papers: Vec<Vec<u8>>,
+}
+
+impl Watch {
+    fn new(e: &Embassy) -> Self {
+        let two = SoftAppliance::new(&e.site, "lux-2", 8);
+        let papers = [e.sign(&e.site), e.sign(&two.enrolment(&e.site)), statement::write(&two.identity)];
+        Self { two, papers: papers.map(String::into_bytes).to_vec() }
+    }
+
+    /// Carries the newest head; the closure answers, and is told how often it was asked.
+    fn carry(
+        &self,
+        w: &World,
+        answer: impl Fn(&Extension, usize) -> Result<SignedCheckpoint, Refused>,
+    ) -> anyhow::Result<SignedCheckpoint> {
         let (mut auditor, mut asked) = (w.enter().unwrap(), 0);
         let head = auditor.checkpoint(0).unwrap();
         let mut ask = |request: &Request| {
             let Request::Witness(witness) = request else { panic!("{request:?}") };
             asked += 1;
-            Ok(Response::Witnessed(answer(witness, asked).write().into_bytes()))
+            Ok(Response::Witnessed(answer(&Extension::parse(&witness.extension).unwrap(), asked)?.write().into_bytes()))
         };
-        auditor.witnessed(&head, &mut Other { origin: two.origin(), papers: papers.clone(), ask: &mut ask })
-    };
-    let shown = |w: &Witness| Extension::parse(&w.extension).unwrap();
+        auditor.witnessed(&head, &mut Other { origin: self.two.origin(), papers: self.papers.clone(), ask: &mut ask })
+    }
+}
+
+#[test]
+fn a_head_is_seen_by_another_appliance_and_its_line_stays() {
+    let w = World::new();
+    let (e, watch) = (&w.embassy, Watch::new(&w.embassy));
+    let old = e.store().log.signed(&e.appliance, 17);
+    fs::write(e.path("data/more"), "more").unwrap();
+    w.push();
     // It saw an older head before: the second time, ours begins there.
-    let seen = carry(&|witness, asked| {
-        let extension = shown(witness);
+    let seen = watch.carry(&w, |extension, asked| {
         if asked == 1 {
-            return old.clone();
+            return Ok(old.clone());
         }
         extension.follows(old.head()).unwrap();
-        two.witness(&extension.checkpoint)
+        Ok(watch.two.witness(&extension.checkpoint))
     });
-    assert_eq!(seen.unwrap().note().signatures.len(), 2);
-    assert_eq!(checkpoint(&w.kept().join("checkpoint.txt")).note().signatures.len(), 2, "kept with its line");
-    // Without a line, or with another's, it doesn't count.
-    assert!(carry(&|witness, _| shown(witness).checkpoint).is_err());
+    let seen = seen.unwrap();
+    assert_eq!(seen.note().signatures.len(), 2);
+    // Audits and pushes go on from bare heads, and it stays; what they show extends it.
+    fs::write(e.path("data/yet more"), "yet more").unwrap();
+    w.push();
+    let size = w.audit().unwrap();
+    let kept = w.kept().join("witnessed/lux.lux-2.txt");
+    assert_eq!(checkpoint(&kept), seen);
+    assert!(size > seen.head().size && checkpoint(&w.kept().join("checkpoint.txt")).note().signatures.len() == 1);
+    let mut auditor = w.enter().unwrap();
+    let heads: Vec<_> = auditor.kept().seen().unwrap().into_iter().map(|s| s.head).collect();
+    assert_eq!(heads, std::slice::from_ref(&seen));
+    let (head, led) = auditor.leading_from(&heads, size).unwrap();
+    led[0].extension.follows(seen.head()).unwrap();
+    assert_eq!(led[0].extension.checkpoint, head.signed);
+    assert_eq!(auditor.kept().seen_papers().unwrap().len(), watch.papers.len());
+    drop(auditor);
+    // An older one doesn't take its place.
+    w.enter().unwrap().kept().keep_seen(&watch.two.origin(), &watch.two.witness(&old), &watch.papers).unwrap();
+    assert_eq!(checkpoint(&kept), seen);
+
+    // Without a line, or with another's, a head doesn't count.
+    assert!(watch.carry(&w, |extension, _| Ok(extension.checkpoint.clone())).is_err());
     let stranger = SoftAppliance::new(&e.site, "lux-2", 9);
-    assert!(carry(&|witness, _| stranger.witness(&shown(witness).checkpoint)).is_err());
-    // It saw another history, signed by our appliance: both are kept.
+    assert!(watch.carry(&w, |extension, _| Ok(stranger.witness(&extension.checkpoint))).is_err());
+    assert_eq!(checkpoint(&kept), seen);
+}
+
+#[test]
+fn what_a_witness_saw_is_an_alarm_only_if_it_is_signed() {
+    let w = World::new();
+    let (e, watch) = (&w.embassy, Watch::new(&w.embassy));
+    let ours = e.store().log.signed(&e.appliance, 17);
+    let alarms =
+        || fs::read_dir(w.kept()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("alarm")).count();
+    // Its word alone, or a head that another key signed, accuses nobody.
+    let no = watch.carry(&w, |_, _| Err(Refused::new(Code::Fork, "another head of that log was seen here"))).unwrap_err();
+    assert!(no.downcast_ref::<Alarm>().is_none() && format!("{no:#}").contains("without proof"), "{no:#}");
     let mut forked = e.store().log.clone();
     forked.leaves[0].epoch += 1;
-    let forked = forked.signed(&e.appliance, 17);
-    let alarm = carry(&|_, _| forked.clone()).unwrap_err().downcast::<Alarm>().unwrap();
+    let stranger = SoftAppliance::new(&e.site, "lux-1", 9);
+    let no = watch.carry(&w, |_, _| Ok(forked.signed(&stranger, 17))).unwrap_err();
+    assert!(no.downcast_ref::<Alarm>().is_none() && format!("{no:#}").contains("it is none"), "{no:#}");
+    assert_eq!(alarms(), 0);
+    // Another history of the same size that our appliance signed: both heads are the evidence.
+    let other = forked.signed(&e.appliance, 17);
+    let alarm = watch.carry(&w, |_, _| Ok(other.clone())).unwrap_err().downcast::<Alarm>().unwrap();
+    assert!(alarm.what.contains("two different logs"), "{}", alarm.what);
+    assert_eq!(fs::read_to_string(alarm.evidence.unwrap().join("shown")).unwrap(), format!("{}\n{}", other.write(), ours.write()));
+    // A shorter log, signed when the counter stood higher: it went back since, whatever proof there is.
+    let shorter = e.appliance.sign(&e.store().log.head(&e.appliance, ours.head().size - 1, 18));
+    let alarm = watch.carry(&w, |_, _| Ok(shorter.clone())).unwrap_err().downcast::<Alarm>().unwrap();
+    assert!(alarm.what.contains("counter"), "{}", alarm.what);
+    // Another history of other leaves: the log can't show that it begins with them.
+    forked.leaves.truncate(ours.head().size as usize - 1);
+    let other = forked.signed(&e.appliance, 17);
+    let alarm = watch.carry(&w, |_, _| Ok(other.clone())).unwrap_err().downcast::<Alarm>().unwrap();
     assert!(alarm.what.contains("does not begin with"), "{}", alarm.what);
+    assert!(fs::read_to_string(alarm.evidence.unwrap().join("shown")).unwrap().starts_with(&other.write()));
+    assert_eq!(alarms(), 3);
+}
+
+#[test]
+fn evidence_leads_from_the_head_that_the_auditor_kept() {
+    let w = World::new();
+    let e = &w.embassy;
+    w.audit().unwrap();
+    let theirs = e.path("theirs.txt");
+    fs::copy(w.kept().join("checkpoint.txt"), &theirs).unwrap();
+    for n in 0..2 {
+        fs::write(e.path("data").join(format!("more {n}")), "more").unwrap();
+        w.push();
+        w.audit().unwrap();
+    }
+    let audit = |to: &str, since: Option<&Path>| {
+        let (home, to) = (w.home.dir.to_str().unwrap(), e.path(to));
+        let mut args = vec!["hoidla-agent", "audit", "--quiet", "--home", home, "--samples", "2", "--evidence", to.to_str().unwrap()];
+        args.extend(since.into_iter().flat_map(|f| ["--since", f.to_str().unwrap()]));
+        let done = run(Arguments::try_parse_from(args).unwrap());
+        done.map(|outcome| (outcome, fs::read(to.join("before.txt")).ok(), fs::read(to.join("extension.txt")).ok()))
+    };
+    let (outcome, before, extension) = audit("evidence-1", Some(&theirs)).unwrap();
+    assert_eq!((outcome, before.unwrap()), (Outcome::Done, fs::read(&theirs).unwrap()));
+    Extension::parse(&extension.unwrap()).unwrap().follows(checkpoint(&theirs).head()).unwrap();
+    let (_, before, _) = audit("evidence-2", None).unwrap();
+    assert_ne!(before.unwrap(), fs::read(&theirs).unwrap(), "without it, from the last one kept here");
+    // What is no head of this log accuses nobody; a head of another history does.
+    let stranger = SoftAppliance::new(&e.site, "lux-1", 9);
+    let log = e.store().log.clone();
+    fs::write(&theirs, log.signed(&stranger, 17).write()).unwrap();
+    assert!(format!("{:#}", audit("evidence-3", Some(&theirs)).unwrap_err()).contains("from which the evidence shall lead"));
+    let mut forked = log;
+    forked.leaves[0].epoch += 1;
+    fs::write(&theirs, forked.signed(&e.appliance, 17).write()).unwrap();
+    assert_eq!(audit("evidence-4", Some(&theirs)).unwrap().0, Outcome::No);
+    assert!(w.kept().join("alarm-1/shown").exists() && !e.path("evidence-4").exists());
+}
+
+#[test]
+fn a_push_to_an_embassy_that_went_back_is_the_same_no_as_an_audit() {
+    let w = World::new();
+    let e = &w.embassy;
+    let push = || {
+        let args = ["hoidla-agent", "push", "--quiet", "--home", w.home.dir.to_str().unwrap(), "--address", &e.target.address];
+        let path = e.path("data");
+        run(Arguments::try_parse_from(args.into_iter().chain([path.to_str().unwrap()])).unwrap())
+    };
+    e.store().only().frames.pop();
+    assert_eq!(push().unwrap(), Outcome::No);
+    assert!(fs::read_to_string(w.kept().join("alarm-1/what.txt")).unwrap().contains("behind"));
+    w.lie(Lie::Behind);
+    assert!(!w.alarm(w.audit()).what.is_empty());
+    // A full disk is no alarm.
+    w.lie(None);
+    e.store().streams.clear();
+    fs::remove_dir_all(w.home.dir.join("streams")).unwrap();
+    e.store().trouble.full_after = Some(0);
+    assert!(format!("{:#}", push().unwrap_err()).contains("full"));
+}
+
+#[test]
+fn heads_are_carried_after_a_push_to_those_that_the_file_names() {
+    let w = World::new();
+    let state = State::all(&w.home.dir).unwrap()[0];
+    let push = |named: &str| {
+        fs::write(w.home.dir.join(WITNESSES), named).unwrap();
+        let (outcome, value) = after_push(&w.home, &w.embassy.target, &state, &|_| {});
+        assert_eq!((outcome, &value["covers"]), (Outcome::Done, &serde_json::json!(state.acknowledged.length)), "the push stands");
+        value["witnesses"].as_array().unwrap().clone()
+    };
+    assert!(push("lux-1\n").is_empty(), "no appliance sees its own heads");
+    assert!(push("lux-7")[0]["not"].as_str().unwrap().contains("no such appliance"));
+    assert!(push("What is this?\n")[0]["not"].as_str().unwrap().contains("write a line each"));
+    // Another site's appliance, which isn't there: tried once an hour, and never with a question for a passphrase.
+    let there = w.embassy.home_of("agent-2", "there", 3600);
+    fs::remove_file(there.join("passphrase")).unwrap();
+    assert!(push(&format!("lux-1 {}", there.display()))[0]["not"].as_str().unwrap().contains("unattended"));
+    let origin = "hoidla/mun/mun-1";
+    let auditor = w.enter().unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    assert!(auditor.kept().is_due(origin, hour).unwrap() && !auditor.kept().is_due(origin, hour).unwrap());
+    assert!(auditor.kept().is_due(origin, std::time::Duration::ZERO).unwrap());
 }

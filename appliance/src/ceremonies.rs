@@ -111,10 +111,16 @@ impl Ceremonies {
         inner.intake.all(since_boot()).filter(|c| matches!(c.phase(), Phase::Open { .. })).count() as u16
     }
 
-    /// The datasets that a ceremony under way or an opening covers.
+    /// The datasets that an opening covers, or a ceremony that somebody approved beside who proposed it:
+    /// one person proposing again and again holds nothing back.
     pub fn covered_now(&self) -> BTreeSet<Name> {
         let inner = self.lock();
-        inner.intake.all(since_boot()).flat_map(|c| c.grant().statement.covers.iter().map(|c| c.dataset.clone())).collect()
+        inner
+            .intake
+            .all(since_boot())
+            .filter(|c| c.is_backed())
+            .flat_map(|c| c.grant().statement.covers.iter().map(|c| c.dataset.clone()))
+            .collect()
     }
 
     /// Takes a grant: its ceremony begins, or goes on.

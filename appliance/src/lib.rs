@@ -21,6 +21,7 @@ pub mod keep;
 pub mod machine;
 pub mod papers;
 pub mod pid1;
+pub mod recount;
 pub mod scrub;
 pub mod scrubber;
 pub mod session;

@@ -75,6 +75,11 @@ enum Command {
         /// The word, as the authority signed it.
         word: PathBuf,
     },
+    /// Take the authority's word that somebody raised the log's counter by other means: the store goes on; hoidlad must be stopped.
+    Recount {
+        /// The word, as the authority signed it.
+        word: PathBuf,
+    },
     /// Take the authority's word that a disk with something on it may be erased and used.
     AllowDisk {
         /// The word, as the authority signed it.
@@ -135,6 +140,7 @@ fn main() -> ExitCode {
             Command::Run { log_json, accept_loss } => run(&state, log_json, accept_loss),
             Command::Verify => verify(&state, &cli.output),
             Command::Skip { word } => skip(&state, &cli.output, &word),
+            Command::Recount { word } => recount(&state, &cli.output, &word),
             Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
             Command::EraseDisk { tray, leave, all: _, yes } => erase_disk(&state, &cli.output, tray, leave, yes),
             Command::Status => status(&state, &cli.output),
@@ -258,6 +264,17 @@ fn skip(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<Outcom
         taken.from, taken.to, taken.reason
     );
     output.result(&serde_json::json!({ "serial": taken.serial, "from": taken.from, "to": taken.to, "reason": taken.reason }), text)?;
+    Ok(Outcome::Done)
+}
+
+fn recount(state: &State, output: &Output, word: &PathBuf) -> anyhow::Result<Outcome> {
+    let note = fs::read(word).with_context(|| format!("{} cannot be read", word.display()))?;
+    let taken = runtime()?.block_on(hoidlad::recount::recount(state, &note))?;
+    let text = format!(
+        "Taken: the store goes on from the counter's {} ({}). Its log extends the {} leaves that home knows.\nStart hoidlad, and have agents audit.",
+        taken.stands, taken.reason, taken.log_size
+    );
+    output.result(&serde_json::json!({ "stands": taken.stands, "log_size": taken.log_size, "reason": taken.reason }), text)?;
     Ok(Outcome::Done)
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Promises: a head is signed here only if its own appliance signed it, under the same
 //! authority, and it extends the last head of that log that was signed here, which is kept
-//! on disk first. Two signed heads that cannot both be true are an alarm, and kept; a proof
-//! that leads nowhere proves nothing, and is only refused. The TPM signs one head in a
-//! [`PAUSE`], and nothing twice. It doesn't fetch anything: whoever has a line to both
-//! carries the heads. Nor does it know what was seen before its folder was taken away: the
-//! first head of a log is said in the appliance's log.
+//! on disk first. Two signed heads that cannot both be true are an alarm, and kept; whoever
+//! carried the second gets the first, and can judge for itself. A proof that leads nowhere
+//! proves nothing, and is only refused. The TPM signs one head in a [`PAUSE`], and nothing
+//! twice. It doesn't fetch anything: whoever has a line to both carries the heads. Nor does
+//! it know what was seen before its folder was taken away: the first head of a log is said in
+//! the appliance's log.
 
 use std::{
     collections::HashMap,
@@ -43,22 +44,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) enum Seen {
     /// It was signed.
     Signed(SignedCheckpoint),
-    /// It doesn't begin where the last one seen here ended, which is this one.
+    /// It doesn't begin where the last one seen here ended, or contradicts it: this is that one.
     Last(SignedCheckpoint),
-}
-
-/// Why it was not signed.
-pub(crate) enum No {
-    /// As the peer is told.
-    Refused(Refused),
-    /// Two heads of one log contradict each other.
-    Fork(String),
-}
-
-impl From<Refused> for No {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
 }
 
 /// What one look leaves for the next.
@@ -102,22 +89,22 @@ impl Witness {
     }
 
     /// Looks at a head, and signs it if all is well. Blocks: disk, TPM and the pause.
-    pub fn see(&self, ask: &Ask) -> Result<Seen, No> {
+    pub fn see(&self, ask: &Ask) -> Result<Seen, Refused> {
         let extension = Extension::parse(&ask.extension).map_err(not)?;
         let (shown, head) = (&extension.checkpoint, extension.checkpoint.head());
         if head.origin() == self.signer.origin() {
-            return Err(not("an appliance is no witness of its own log").into());
+            return Err(not("an appliance is no witness of its own log"));
         }
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.folder.join(format!("{}.{}.txt", head.site, head.appliance));
         let last = self.last(&path)?;
         match (&last, turn.signed.get(&head.origin())) {
             (_, Some(signed)) if signed.head() == head => return Ok(Seen::Signed(signed.clone())),
-            (Some(last), _) if older(head, last.head()) || (extension.old != last.head().size && !forked(head, last.head())) => {
+            (Some(last), _) if !telling(head, last.head()) && (older(head, last.head()) || extension.old != last.head().size) => {
                 return Ok(Seen::Last(last.clone()));
             }
             (None, _) if fs::read_dir(&self.folder).map_or(MOST_LOGS, Iterator::count) >= MOST_LOGS => {
-                return Err(Refused::new(Code::Full, "this appliance watches as many logs as it can").into());
+                return Err(Refused::new(Code::Full, "this appliance watches as many logs as it can"));
             }
             _ => {}
         }
@@ -129,8 +116,16 @@ impl Witness {
                 head.origin(),
                 head.size
             ),
-            Some(last) if forked(head, last.head()) || went_back(&shown, last) => return Err(self.fork(last, &shown)),
-            Some(last) => extension.follows(last.head()).map_err(not)?,
+            Some(last) => {
+                if let Some(what) = last.head().contradicts(head, signer(&shown) == signer(last)) {
+                    self.fork(last, &shown, &what);
+                    return Ok(Seen::Last(last.clone()));
+                }
+                if older(head, last.head()) || extension.old != last.head().size {
+                    return Ok(Seen::Last(last.clone()));
+                }
+                extension.follows(last.head()).map_err(not)?;
+            }
         }
         let signed = self.sign(&path, &shown).map_err(|e| {
             tracing::error!("{} was not signed: {e:#}", head.origin());
@@ -177,24 +172,14 @@ impl Witness {
     }
 
     /// Keeps both heads; says so, once for each pair.
-    fn fork(&self, last: &SignedCheckpoint, shown: &SignedCheckpoint) -> No {
-        let (old, new) = (last.head(), shown.head());
-        let what = format!(
-            "the log {} contradicts itself: its head of {} leaves at counter {}, and the one of {} leaves at counter {} seen here before",
-            new.origin(),
-            new.size,
-            new.counter,
-            old.size,
-            old.counter
-        );
+    fn fork(&self, last: &SignedCheckpoint, shown: &SignedCheckpoint, what: &str) {
         match self.keep_fork(last, shown) {
-            Ok(false) => return No::Fork(what),
+            Ok(false) => return,
             Ok(true) => {}
             Err(e) => tracing::error!("the evidence of a fork could not be kept: {e:#}"),
         }
         self.forks.fetch_add(1, Ordering::Relaxed);
-        tracing::error!("ALARM: {what}");
-        No::Fork(what)
+        tracing::error!("ALARM: another log contradicts what was seen of it here: {what}");
     }
 
     /// Writes down a pair of heads; not if it is there already, or enough of this log are.
@@ -217,20 +202,19 @@ fn not(why: impl ToString) -> Refused {
     Refused::new(Code::NotAllowed, why.to_string())
 }
 
-/// One size, two roots: nothing else about sizes and roots is proof by itself.
-fn forked(head: &Checkpoint, last: &Checkpoint) -> bool {
-    head.size == last.size && head.root != last.root
-}
-
 /// Nothing new: a shorter log, or the same at an earlier counter.
 fn older(head: &Checkpoint, last: &Checkpoint) -> bool {
-    head.size < last.size || (head.size == last.size && head.root == last.root && head.counter < last.counter)
+    head.size < last.size || (head.size == last.size && head.counter < last.counter)
 }
 
-/// A longer log at an earlier count of the same TPM: what is on the disks went back between.
-fn went_back(head: &SignedCheckpoint, last: &SignedCheckpoint) -> bool {
-    let key = |c: &SignedCheckpoint| c.note().signatures.first().map(|l| l.key_id);
-    head.head().size > last.head().size && head.head().counter < last.head().counter && key(head) == key(last)
+/// Whether two heads contradict each other, if one TPM signed both: reason enough to look at the signature.
+fn telling(head: &Checkpoint, last: &Checkpoint) -> bool {
+    head.contradicts(last, true).is_some()
+}
+
+/// Which TPM signed, as far as its line tells: the first is its own appliance's.
+fn signer(head: &SignedCheckpoint) -> Option<[u8; 4]> {
+    head.note().signatures.first().map(|l| l.key_id)
 }
 
 /// Waits until a look may follow the last one, and begins it.

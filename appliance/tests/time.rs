@@ -11,13 +11,14 @@ use std::{
 use common::*;
 use hoidla_crypto::{Secret, keys::AuthorityKeys};
 use hoidla_format::{
-    Moment,
+    Hash32, Moment,
     disk::{
         BLOCK,
         catalogue::{Item, Piece},
         superblock::Superblock,
     },
     frame::Chain,
+    statement,
     statements::Skip,
 };
 use hoidla_protocol::{Code, Open, Request, Response};
@@ -39,7 +40,8 @@ fn hasty() -> Settings {
 /// A word about time for this appliance, issued so many days from now.
 fn word(e: &Embassy, serial: u32, (from, to): (u64, u64), days: u64) -> Skip {
     let (site, appliance) = (e.home.site_name.clone(), e.identity.name.clone());
-    Skip { site, appliance, serial, from, to, reason: "moved to another hall".into(), issued: Moment::now().plus(days * DAY) }
+    let identity = statement::hash(&statement::write(&e.identity));
+    Skip { site, appliance, identity, serial, from, to, reason: "moved to another hall".into(), issued: Moment::now().plus(days * DAY) }
 }
 
 fn take(e: &Embassy, note: &str) -> Result<Skip, String> {
@@ -150,6 +152,7 @@ fn a_word_that_is_not_right_is_refused() {
     take(&e, &signed[..signed.len() / 2]).expect_err("cut");
     assert!(refused(&Skip { appliance: name("rack-2"), ..good.clone() }).contains("rack-2"));
     assert!(refused(&Skip { site: name("elsewhere"), ..good.clone() }).contains("elsewhere"));
+    assert!(refused(&Skip { identity: Hash32([1; 32]), ..good.clone() }).contains("as it was enrolled before"));
     assert!(refused(&Skip { to: 25 * DAY, ..good.clone() }).contains("only"), "more than really passed");
     assert!(refused(&Skip { issued: Moment::from_seconds(0), ..good.clone() }).contains("only 0 s"));
     assert!(refused(&Skip { to: 0, ..good.clone() }).contains("nothing"));
@@ -167,7 +170,10 @@ fn a_word_that_is_not_right_is_refused() {
     let skipped = || Skips::kept(&e.state(), &e.home.verifying(), &papers).unwrap().skipped(100 * DAY);
     assert_eq!(skipped(), 11 * DAY);
     let before = Skip { issued: Moment::from_seconds(0), ..word(&e, 3, (11 * DAY, 12 * DAY), 0) };
-    for planted in [before, word(&e, 3, (11 * DAY, 14 * DAY), 23)] {
+    let fitting = word(&e, 3, (11 * DAY, 12 * DAY), 25);
+    let former = Skip { identity: Hash32([1; 32]), ..fitting.clone() };
+    let silent = Skip { reason: String::new(), ..fitting };
+    for planted in [before, word(&e, 3, (11 * DAY, 14 * DAY), 23), former, silent] {
         fs::write(e.state().skips().join("skip-3.txt"), e.home.sign(&planted)).unwrap();
         assert_eq!(skipped(), 11 * DAY, "{planted:?}");
     }
@@ -203,6 +209,50 @@ async fn a_counter_raised_a_clock_set_forward_and_planted_words_end_nothing() {
     assert!(panel(&e).unwrap().ages.counts < 3600, "the counter is two days ahead of the disks");
     assert!(running.daemon.store.powered().await.unwrap() < 3600, "and a signed word waits until its beginning is reached");
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_s_clock_ends_nothing_and_keeps_nothing() {
+    let e = Embassy::new(64 << 20);
+    let running = e.start_with(hasty()).await;
+    let mut agent = e.home.good_agent("land");
+    let mut c = running.enter(&agent.door).await.unwrap();
+    for (generation, clock) in [(1, Moment::from_seconds(0)), (2, Moment::now().plus(80 * 365 * DAY)), (3, Moment::now())] {
+        agent.clock = Some(clock);
+        let mut w = Writing::new(generation as u8);
+        let opened = open(&mut c, &w, generation).await.unwrap();
+        let header = agent.header(&mut w, &e.vaults[0]);
+        append(&mut c, &opened, 1, 0, &header).await.unwrap();
+        let (at, root) = (w.chain.length, agent.root(&mut w));
+        append(&mut c, &opened, 1, at, &root).await.unwrap();
+    }
+    drop(c);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(generations(&running).await, [1, 2, 3], "copied in by a clock of 1970");
+    let tenures = running.daemon.store.tenures().await.unwrap();
+    assert!(tenures.iter().all(|t| t.last < 3600), "{tenures:?}");
+    let off = running.daemon.store.powered().await.unwrap() + 1;
+    take(&e, &e.home.sign(&word(&e, 1, (off, off + 32 * DAY), 40))).unwrap();
+    until("both end, that of the next century too", async || generations(&running).await == [3]).await;
+    running.stop().await;
+}
+
+/// The machine's date is set by anybody at its console: neither what counts time nor the store asks for it.
+#[test]
+fn nothing_that_counts_time_asks_for_the_date() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut read = 0;
+    for folder in ["src/time", "../crates/store/src", "../crates/uring/src"] {
+        for file in fs::read_dir(root.join(folder)).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
+        {
+            let text = fs::read_to_string(&file).unwrap();
+            for date in ["SystemTime", "Moment::now", "CLOCK_REALTIME", "UNIX_EPOCH", "gettimeofday"] {
+                assert!(!text.contains(date), "{} asks for the date: {date}", file.display());
+            }
+            read += 1;
+        }
+    }
+    assert!(read > 40, "the sources were found: {read}");
 }
 
 /// Makes all generations as old as the store in every catalogue on a disk, sealed anew as its writer would.

@@ -15,7 +15,7 @@ use hoidla_format::{
 use hoidla_quorum::fingerprint;
 use serde_json::json;
 
-use crate::{agent, clock, deal, disk, enrol, home::Home, release, roster, site};
+use crate::{agent, clock, count, deal, disk, enrol, home::Home, release, roster, site};
 
 /// The home authority's program, for an offline, witnessed machine.
 #[derive(Parser)]
@@ -56,6 +56,9 @@ enum Command {
     /// An appliance's time.
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// The counter of an appliance's log.
+    #[command(subcommand)]
+    Count(CountCommand),
     /// An appliance's disks.
     #[command(subcommand)]
     Disk(DiskCommand),
@@ -180,6 +183,31 @@ then, at the appliance: hoidlad skip skip-lux-1-1.txt")]
     },
 }
 
+#[derive(Subcommand)]
+enum CountCommand {
+    /// Sign the word that somebody raised the log's counter by other means: a store that only reads goes on.
+    #[command(
+        after_help = "Example (the count is the one that hoidlad status shows; the checkpoint the newest that agents and auditors hold):
+  hoidla-provision --home H count vouch lux-1 --stands 8013 --checkpoint checkpoint.txt --reason \"a tool on the TPM\"
+then, at the appliance, stopped: hoidlad recount count-lux-1-8013.txt"
+    )]
+    Vouch {
+        /// The appliance.
+        appliance: Name,
+        /// Where its counter stands.
+        #[arg(long, value_name = "COUNT")]
+        stands: u64,
+        /// The newest head of its log that anybody holds: the log must extend it.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: PathBuf,
+        /// Why, for its log.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
+}
+
 fn hash(text: &str) -> std::result::Result<Hash32, &'static str> {
     from_hex(text).map(Hash32).ok_or("copy the 64 digits that hoidlad status shows")
 }
@@ -261,6 +289,18 @@ pub fn run(args: Args) -> Result<Outcome> {
                 &json!({ "file": file, "appliance": word.appliance, "serial": word.serial, "from": word.from, "to": word.to }),
                 text,
             )?;
+        }
+        Command::Count(CountCommand::Vouch { appliance, stands, checkpoint, reason, passphrase }) => {
+            let (file, word) = count::vouch(&home, &count::Request { appliance, stands, checkpoint, reason }, &passphrase)?;
+            let text = format!(
+                "{}: {} goes on from its counter's {}, if its log extends the {} leaves of that head.\nNext, at the appliance, with hoidlad stopped: hoidlad recount FILE",
+                file.display(),
+                word.appliance,
+                word.stands,
+                word.log_size
+            );
+            let value = json!({ "file": file, "appliance": word.appliance, "stands": word.stands, "log_size": word.log_size });
+            output.result(&value, text)?;
         }
         Command::Disk(DiskCommand::Allow { appliance, tray, seen, passphrase }) => {
             let (file, word) = disk::allow(&home, &disk::Request { appliance, tray, seen }, &passphrase)?;

@@ -1,8 +1,8 @@
 //! The authority's word that an appliance's time goes on where it was switched off.
 //!
 //! Promises: a word skips no more than passed since the last date that the authority signed for
-//! that appliance, without the time for which it ran, and goes on from the last word; its serial rises. Nothing else that the
-//! authority signs moves an appliance's time.
+//! that appliance, without the time for which it ran, and goes on from the last word; its serial
+//! rises. Nothing else that the authority signs moves an appliance's time.
 
 use std::path::PathBuf;
 
@@ -43,7 +43,9 @@ pub fn skip(home: &Home, request: &Request, passphrase: &PassphraseSource) -> Re
     let mut last = (0, 0, enrolled.statement.issued);
     while home.skip(&request.appliance, last.0 + 1).exists() {
         let before = open_signed::<Skip>(&home.skip(&request.appliance, last.0 + 1), &keys.verifying())?.statement;
-        last = (before.serial, before.to, last.2.max(before.issued));
+        // What was signed for the appliance as it was enrolled before says nothing of its time now.
+        let until = if before.identity == enrolled.statement.identity { before.to } else { 0 };
+        last = (before.serial, until, last.2.max(before.issued));
     }
     let (serial, until, known) = (last.0 + 1, last.1, last.2);
     let issued = Moment::now();
@@ -62,6 +64,7 @@ pub fn skip(home: &Home, request: &Request, passphrase: &PassphraseSource) -> Re
     let word = Skip {
         site: site.site,
         appliance: request.appliance.clone(),
+        identity: enrolled.statement.identity,
         serial,
         from: request.from,
         to: request.from + length,

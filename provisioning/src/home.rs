@@ -138,6 +138,11 @@ impl Home {
         self.public().join(format!("disk-{appliance}-{serial}.txt"))
     }
 
+    /// A word about the counter of an appliance's log.
+    pub fn count_word(&self, appliance: &Name, stands: u64) -> PathBuf {
+        self.public().join(format!("count-{appliance}-{stands}.txt"))
+    }
+
     /// What an appliance's TPM said it is.
     pub fn identity(&self, appliance: &Name) -> PathBuf {
         self.0.join("identities").join(format!("{appliance}.txt"))

@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod count;
 pub mod deal;
 pub mod disk;
 pub mod enrol;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use hoidla_cli::{NextStep, human};
-use hoidla_log::{Checkpoint, Extension, Receipt, SignedCheckpoint};
+use hoidla_log::{Extension, Receipt, SignedCheckpoint};
 use hoidla_verify::{Certificate, Verified, Vouched, checkpoint::check};
 
 use crate::{
@@ -50,7 +50,8 @@ pub fn whole(signed: &SignedCheckpoint, verified: &Verified) -> Report {
     Report { verdict: Verdict::Whole, proven, said: vec![], not }
 }
 
-fn doubts(who: &Vouched) -> Option<String> {
+/// What makes one appliance's word worth less, if anything.
+pub fn doubts(who: &Vouched) -> Option<String> {
     let doubts: Vec<String> = who.doubts.iter().filter(|d| !d.general()).map(ToString::to_string).collect();
     (!doubts.is_empty()).then(|| format!("full assurance of {}: {}", who.origin, doubts.join("; ")))
 }
@@ -101,9 +102,7 @@ pub fn consistency(old: &[u8], extension: &[u8], papers: &Papers) -> Result<Repo
         (Err(no), _) | (_, Err(no)) => return Ok(no),
     };
     let (from, to) = (old.head(), new.head());
-    if from.origin() == to.origin()
-        && let Some(why) = contradiction(from, to, before.own.attest.signer == verified.own.attest.signer)
-    {
+    if let Some(why) = from.contradicts(to, before.own.attest.signer == verified.own.attest.signer) {
         return Ok(Report::no(why));
     }
     if let Err(e) = extension.follows(from) {
@@ -155,20 +154,6 @@ pub fn erased(bytes: &[u8], papers: &Papers) -> Result<Report> {
     ];
     not.extend(doubts(&vouched));
     Ok(Report { verdict: Verdict::Whole, proven, said: vec![], not })
-}
-
-/// What two heads of one log contradict each other in, whatever stands between them.
-fn contradiction(from: &Checkpoint, to: &Checkpoint, one_tpm: bool) -> Option<String> {
-    if from.size == to.size && from.root != to.root {
-        return Some(format!(
-            "{} signed two different logs of {} leaves: it forked, and these two heads prove it",
-            from.origin(),
-            from.size
-        ));
-    }
-    // Another TPM counts anew.
-    (one_tpm && from.size <= to.size && to.counter < from.counter)
-        .then(|| format!("the TPM's counter went back from {} to {} while the log did not", from.counter, to.counter))
 }
 
 /// What the papers say.

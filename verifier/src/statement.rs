@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use hoidla_cli::human;
 use hoidla_crypto::sign::{self, Signed, VerifyingKey};
 use hoidla_format::statements::{AgentCertificate, Completeness, KeptStream};
-use hoidla_log::{Receipt, SignedCheckpoint};
+use hoidla_log::{Checkpoint, Extension, Receipt, SignedCheckpoint};
 
 use crate::{
     judge,
@@ -16,6 +16,8 @@ use crate::{
 
 /// The most receipts in a folder.
 const MOST_RECEIPTS: usize = 100_000;
+/// The most other appliances' heads in a folder.
+const MOST_WITNESSES: usize = 256;
 
 /// Checks a folder.
 pub fn check(folder: &Path, papers: &Papers) -> Result<Report> {
@@ -78,20 +80,67 @@ fn with_receipts(folder: &Path, papers: &Papers, said: &Signed<Completeness>) ->
     report.proven.insert(0, proven(s));
     report.said = said_by(s);
     if folder.join("before.txt").exists() {
-        let grown = judge::consistency(&read(&folder.join("before.txt"))?, &read(&folder.join("extension.txt"))?, papers)?;
-        let same = hoidla_log::Extension::parse(&read(&folder.join("extension.txt"))?).is_ok_and(|e| e.checkpoint.head() == head);
-        if grown.verdict == Verdict::No || !same {
-            return Ok(if same { grown } else { Report::no("the extension leads to another checkpoint than the statement's") });
+        match led(folder, "before.txt", head, papers)? {
+            Ok(grown) => report.proven.extend(grown.proven.into_iter().take(1)),
+            Err(no) => return Ok(no),
         }
-        report.proven.extend(grown.proven.into_iter().take(1));
     } else {
         report.not.insert(
             0,
             "that the log only grew since an earlier audit: no earlier checkpoint is in the folder; hold it against your own".into(),
         );
     }
+    if let Err(no) = witnessed(&folder.join("witnessed"), head, papers, &mut report)? {
+        return Ok(no);
+    }
     report.not.splice(0..0, not_proven(s));
     Ok(report)
+}
+
+/// Whether the extension in a folder leads from an older head there to the statement's; a report if so, or the no.
+fn led(folder: &Path, older: &str, head: &Checkpoint, papers: &Papers) -> Result<Result<Report, Report>> {
+    let (older, extension) = (read(&folder.join(older))?, read(&folder.join("extension.txt"))?);
+    let grown = judge::consistency(&older, &extension, papers)?;
+    let same = Extension::parse(&extension).is_ok_and(|e| e.checkpoint.head() == head);
+    Ok(match grown.verdict {
+        Verdict::No => Err(grown),
+        Verdict::Whole if !same => Err(Report::no("the extension leads to another checkpoint than the statement's")),
+        Verdict::Whole => Ok(grown),
+    })
+}
+
+/// Adds what other appliances saw of the log: a folder each, with the head that they signed.
+fn witnessed(folder: &Path, head: &Checkpoint, papers: &Papers, report: &mut Report) -> Result<Result<(), Report>> {
+    if !folder.exists() {
+        return Ok(Ok(()));
+    }
+    let entries = fs::read_dir(folder)?.take(MOST_WITNESSES + 1).map(|e| Ok(e?.path())).collect::<Result<BTreeSet<_>>>()?;
+    ensure!(entries.len() <= MOST_WITNESSES, "{} holds too many folders", folder.display());
+    for entry in entries {
+        let seen = match SignedCheckpoint::parse(&read(&entry.join("head.txt"))?) {
+            Ok(seen) => seen,
+            Err(e) => return Ok(Err(Report::no(e.to_string()))),
+        };
+        if let Err(no) = led(&entry, "head.txt", head, papers)? {
+            return Ok(Err(no));
+        }
+        let verified = match judge::believed(&seen, papers)? {
+            Ok(verified) => verified,
+            Err(no) => return Ok(Err(no)),
+        };
+        let (size, who) = (seen.head().size, entry.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        if verified.witnesses.is_empty() {
+            report.not.push(format!("that {who} saw the log at {size} leaves: no line there is of an appliance that these papers tell of"));
+        }
+        for witness in &verified.witnesses {
+            report.proven.push(format!(
+                "{} saw this log when it had {size} leaves, and found it consistent with all it saw before; it only grew since",
+                witness.origin
+            ));
+            report.not.extend(judge::doubts(witness).filter(|d| !report.not.contains(d)));
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Every stream of the statement has its receipt under the checkpoint, and there is no receipt besides.

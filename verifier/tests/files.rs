@@ -94,6 +94,17 @@ impl World {
         fs::write(self.path(file), text).unwrap();
     }
 
+    fn two(&self) -> SoftAppliance {
+        SoftAppliance::new(&self.site, "lux-2", 3)
+    }
+
+    /// Another appliance's word about an earlier head, and the way from there to the statement's.
+    fn seen(&self, head: &SignedCheckpoint) {
+        fs::create_dir_all(self.path("witnessed/lux.lux-2")).unwrap();
+        self.put("witnessed/lux.lux-2/head.txt", &head.write());
+        self.put("witnessed/lux.lux-2/extension.txt", &self.log.extension(head.head().size, &self.signed).write());
+    }
+
     fn receipt(&self) -> PathBuf {
         self.path(&format!("receipts/{}.txt", self.log.leaves[6].stream))
     }
@@ -188,6 +199,28 @@ fn growth_that_is_not_shown_is_said() {
 }
 
 #[test]
+fn what_a_witness_saw_before_is_said_with_how_far_it_goes() {
+    let w = World::new();
+    let head = w.one.sign(&w.log.head(&w.one, 5, 17));
+    w.seen(&w.two().witness(&head));
+    let said = whole(w.folder());
+    assert!(said.proven.iter().any(|p| p.contains("hoidla/lux/lux-2 saw this log when it had 5 leaves")), "{said:?}");
+    // A line of nobody on record proves nothing, and is said.
+    for stranger in [head.clone(), SoftAppliance::new(&w.site, "lux-2", 9).witness(&head)] {
+        w.seen(&stranger);
+        let said = whole(w.folder());
+        assert!(said.proven.iter().all(|p| !p.contains("5 leaves")), "{said:?}");
+        assert!(said.not.iter().any(|n| n.contains("that lux.lux-2 saw the log at 5 leaves")), "{said:?}");
+    }
+    // For want of a proof nothing is told.
+    w.seen(&w.two().witness(&head));
+    w.put("witnessed/lux.lux-2/extension.txt", &w.log.extension(4, &w.signed).write());
+    cannot_tell(w.folder(), "both heads are signed");
+    fs::remove_file(w.path("witnessed/lux.lux-2/extension.txt")).unwrap();
+    assert!(w.folder().is_err());
+}
+
+#[test]
 fn forks_and_replays_are_a_no() {
     let w = World::new();
     let consistency = || w.run(&["consistency", text(&w.path("before.txt")), text(&w.path("extension.txt"))]);
@@ -249,6 +282,19 @@ fn a_statement_with_one_thing_wrong_is_a_no() {
             fs::write(w.receipt(), w.log.receipt(6, &older).write()).unwrap();
         },
         "under another checkpoint",
+    );
+    let seen = |change: &'static dyn Fn(&World)| {
+        move |w: &World| {
+            w.seen(&w.two().witness(&w.one.sign(&w.log.head(&w.one, 5, 17))));
+            change(w);
+        }
+    };
+    // A witness's head that the statement's doesn't extend, one that isn't signed, an extension to another head.
+    wrong(&seen(&|w| w.seen(&w.two().witness(&w.one.sign(&Log::of(9, 2).head(&w.one, 7, 17))))), "two different logs");
+    wrong(&seen(&|w| w.seen(&w.two().witness(&SoftAppliance::new(&w.site, "lux-1", 9).sign(&w.log.head(&w.one, 5, 17))))), "another key");
+    wrong(
+        &seen(&|w| w.put("witnessed/lux.lux-2/extension.txt", &w.log.extension(5, &w.log.signed(&w.one, 19)).write())),
+        "another checkpoint than the statement's",
     );
     wrong(&|w| w.put("statement.txt", &w.office.authority.sign_statement("agent-1", &w.statement())), "the statement");
     wrong(&|w| w.put("agent.txt", &w.agent.sign_statement("authority", &w.certificate())), "the agent's certificate");

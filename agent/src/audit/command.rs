@@ -1,20 +1,28 @@
 //! `audit`, and what a push does when it is done.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
-use hoidla_cli::{Outcome, Output, human};
-use hoidla_door::Target;
-use hoidla_protocol::StreamEntry;
+use hoidla_cli::{NextStep, Outcome, Output, human};
+use hoidla_door::{DoorError, Target};
+use hoidla_log::SignedCheckpoint;
+use hoidla_protocol::{Code, StreamEntry};
 use hoidla_verify::Vouched;
 use serde_json::{Value, json};
 
-use super::{Alarm, Auditor, Head, Other, evidence, evidence::Proven, sample::Sampled};
-use crate::{home::Home, state::State};
+use super::{
+    Alarm, Auditor, Carried, Head, Kept,
+    evidence::{self, Audited, Past, Proven},
+    schedule::{carry, carry_due},
+};
+use crate::{
+    home::{Home, read_bounded},
+    state::State,
+};
 
 /// What to audit.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +33,9 @@ pub struct Arguments {
     /// Write a folder for an auditor: the agent's signed statement, receipts, checkpoint, papers.
     #[arg(long, value_name = "DIR")]
     pub evidence: Option<PathBuf>,
+    /// A checkpoint that the auditor kept: the log must extend it, and the evidence leads from it.
+    #[arg(long, value_name = "FILE")]
+    pub since: Option<PathBuf>,
 }
 
 /// Runs an audit and says what it showed.
@@ -34,20 +45,26 @@ pub fn run(out: Output, home: &Home, target: &Target, wish: &Arguments) -> Resul
 
 /// Carries the newest head of one appliance to another.
 pub fn run_witness(out: Output, from: (&Home, &Target), to: (&Home, &Target)) -> Result<Outcome> {
-    let carry = || -> Result<Outcome> {
-        let mut auditor = Auditor::enter(from.0, from.1)?;
-        let least = auditor.log_size()?;
-        let head = auditor.checkpoint(least)?;
-        let mut there = Auditor::enter(to.0, to.1)?;
-        let papers = there.kept().papers()?.into_iter().map(|(_, paper)| paper).collect();
-        let origin = there.kept().origin().to_owned();
-        let seen = auditor.witnessed(&head, &mut Other { origin: origin.clone(), papers, ask: &mut |request| there.ask(request) })?;
+    let told = || -> Result<Outcome> {
+        let (seen, witness) = carry(from, to)?;
         let (log, size) = (seen.head().origin(), seen.head().size);
-        let text = format!("{origin} saw the head of {log}, {size} leaves, found it consistent with all it saw before, and signed it");
-        out.result(&json!({ "log": log, "size": size, "witness": origin }), text)?;
+        let text = format!("{witness} saw the head of {log}, {size} leaves, found it consistent with all it saw before, and signed it");
+        out.result(&json!({ "log": log, "size": size, "witness": witness }), text)?;
         Ok(Outcome::Done)
     };
-    carry().or_else(|e| alarmed(out, &e).ok_or(e))
+    told().or_else(|e| alarmed(out, &e).ok_or(e))
+}
+
+/// A push that ended because the appliance says that it holds less, or other bytes, than this agent saw
+/// acknowledged: an alarm like that of an audit.
+pub(crate) fn refused_push(out: Output, home: &Home, target: &Target, e: &anyhow::Error) -> Option<Outcome> {
+    let Some(DoorError::Refused(no)) = e.downcast_ref::<DoorError>() else { return None };
+    if !matches!(no.code, Code::Behind | Code::Fork) {
+        return None;
+    }
+    let kept = Kept::of(&home.dir, &target.site, &target.appliance).ok()?;
+    tell_alarm(out, &kept.alarm(format!("it refused what was to be copied in: {}", no.sentence), no.sentence.as_bytes()));
+    Some(Outcome::No)
 }
 
 /// Tells an alarm, if that is what an error is: verified, and the answer is no.
@@ -67,10 +84,16 @@ fn tell_alarm(out: Output, alarm: &Alarm) {
 
 fn audit(out: Output, home: &Home, target: &Target, wish: &Arguments) -> Result<Outcome> {
     let mut auditor = Auditor::enter(home, target)?;
+    // From where the evidence leads: the auditor's head, or the last one that was kept here before now.
+    let since = match &wish.since {
+        Some(file) => Some(since(&auditor, file)?),
+        None => auditor.kept().checkpoint()?,
+    };
+    carry_due(home, target)?.iter().for_each(|c| out.say(carried_text(c)));
     // The listing first: what it names is in the log that the checkpoint is then asked for.
     let listed = auditor.streams()?;
     let least = auditor.log_size()?;
-    let head = auditor.checkpoint(least)?;
+    let (head, past) = past(&mut auditor, since, least)?;
     let own = State::all(&home.dir)?;
     let expired = missing(&mut auditor, home, &own, &listed)?;
     let bar = out.count("streams", Some(listed.len() as u64));
@@ -87,11 +110,41 @@ fn audit(out: Output, home: &Home, target: &Target, wish: &Arguments) -> Result<
         bar.note(human::bytes(so_far.bytes));
     })?;
     bar.done();
+    let audited = Audited { head, past, streams: proven, sampled };
     if let Some(dir) = &wish.evidence {
-        evidence::write_to(dir, home, &target.appliance, auditor.kept(), &head, &proven, sampled)?;
+        evidence::write_to(dir, home, &target.appliance, auditor.kept(), &audited)?;
     }
-    out.result(&value(&head, &proven, sampled, &expired), text(home, &head, &proven, sampled, &expired, wish))?;
+    out.result(&value(&audited, &expired), text(home, &audited, &expired, wish))?;
     Ok(Outcome::Done)
+}
+
+/// An auditor's head, which must be one of this log.
+fn since(auditor: &Auditor<'_>, file: &Path) -> Result<SignedCheckpoint> {
+    let read = || -> Result<SignedCheckpoint> {
+        let head = SignedCheckpoint::parse(&read_bounded(file)?)?;
+        auditor.believe(&head)?;
+        Ok(head)
+    };
+    read()
+        .with_context(|| format!("{}, from which the evidence shall lead", file.display()))
+        .next("give a checkpoint.txt of this appliance")
+}
+
+/// The newest head, led to from an earlier one and from all that others signed.
+fn past(auditor: &mut Auditor<'_>, since: Option<SignedCheckpoint>, least: u64) -> Result<(Head, Past)> {
+    let seen = auditor.kept().seen()?;
+    let olds: Vec<_> = since.iter().chain(seen.iter().map(|s| &s.head)).cloned().collect();
+    let (head, led) = auditor.leading_from(&olds, least)?;
+    let mut led = led.into_iter();
+    let since = since.and_then(|_| led.next());
+    Ok((head, Past { since, seen: seen.into_iter().map(|s| s.witness).zip(led).collect() }))
+}
+
+fn carried_text(carried: &Carried) -> String {
+    match &carried.seen {
+        Ok(size) => format!("{} saw the head of {size} leaves and signed it", carried.witness),
+        Err(why) => format!("note: {} did not sign the head ({why}); it is carried there again in an hour", carried.witness),
+    }
 }
 
 /// A receipt of a stream: over what this agent saw acknowledged, or what was found there.
@@ -138,36 +191,39 @@ fn vouched(v: &Vouched) -> Value {
             "powered_ms": v.attest.clock.powered_ms, "resets": v.attest.clock.resets })
 }
 
-fn value(head: &Head, proven: &[Proven], sampled: Sampled, expired: &[u32]) -> Value {
+fn value(audited: &Audited, expired: &[u32]) -> Value {
+    let Audited { head, past, streams, sampled } = audited;
     let h = head.signed.head();
     let stream = |p: &Proven| json!({ "generation": p.generation, "stream": p.receipt.leaf().stream, "bytes": p.receipt.covers().length, "copied_here": p.copied_here });
     json!({
         "checkpoint": { "origin": h.origin(), "size": h.size, "root": h.root, "counter": h.counter },
-        "grown_from": head.grown.as_ref().map(|(before, _)| before.head().size),
-        "signed_by": vouched(&head.verified.own), "witnesses": head.verified.witnesses.iter().map(vouched).collect::<Vec<_>>(),
-        "streams": proven.iter().map(stream).collect::<Vec<_>>(), "expired": expired,
+        "grown_from": past.since.as_ref().map(|led| led.from.head().size), "signed_by": vouched(&head.verified.own),
+        "witnesses": past.seen.iter().map(|(who, led)| json!({ "appliance": who, "size": led.from.head().size })).collect::<Vec<_>>(),
+        "streams": streams.iter().map(stream).collect::<Vec<_>>(), "expired": expired,
         "sampled_frames": sampled.frames, "sampled_bytes": sampled.bytes,
     })
 }
 
-fn text(home: &Home, head: &Head, proven: &[Proven], sampled: Sampled, expired: &[u32], wish: &Arguments) -> String {
+fn text(home: &Home, audited: &Audited, expired: &[u32], wish: &Arguments) -> String {
+    let Audited { head, past, streams, sampled } = audited;
     let h = head.signed.head();
     let mut text = format!("{} signed for a log of {} leaves, counter {}", h.origin(), h.size, h.counter);
-    text += &match &head.grown {
-        Some((before, _)) => format!("; it extends the {} leaves of the last head kept here", before.head().size),
-        None => "; the first checkpoint that this agent sees: later ones are held against it".into(),
+    text += &match (&past.since, &wish.since) {
+        (Some(led), Some(file)) => format!("; it extends the {} leaves of {}", led.from.head().size, file.display()),
+        (Some(led), None) => format!("; it extends the {} leaves of the last head kept here", led.from.head().size),
+        (None, _) => "; the first checkpoint that this agent sees: later ones are held against it".into(),
     };
-    let (bytes, own) = (proven.iter().map(|p| p.receipt.covers().length).sum(), proven.iter().filter(|p| p.copied_here).count());
+    let (bytes, own) = (streams.iter().map(|p| p.receipt.covers().length).sum(), streams.iter().filter(|p| p.copied_here).count());
     text += &format!(
         "\n{}: {} of {} are in that log, {own} of them copied in from here and equal to what was acknowledged",
         home.dataset(),
-        human::count(proven.len() as u64, "stream"),
+        human::count(streams.len() as u64, "stream"),
         human::bytes(bytes),
     );
     text += &format!("\n{} at random places, {}, came whole", human::count(sampled.frames.into(), "frame"), human::bytes(sampled.bytes));
     expired.iter().for_each(|g| text += &format!("\ngeneration {g} is gone: its retention is over by this machine's clock"));
-    for w in &head.verified.witnesses {
-        text += &format!("\nwitnessed by {}", w.origin);
+    for (who, led) in &past.seen {
+        text += &format!("\nwitnessed by {who}: its head of {} leaves, which this one extends", led.from.head().size);
     }
     text += &assurance(&head.verified.own);
     if let Some(dir) = &wish.evidence {
@@ -196,17 +252,22 @@ pub fn after_push(home: &Home, target: &Target, state: &State, tell: &dyn Fn(&st
     if state.acknowledged.length == 0 {
         return (Outcome::Done, Value::Null);
     }
-    let fetch = || -> Result<(u64, u64)> {
+    let fetch = || -> Result<(u64, u64, Vec<Carried>)> {
         let mut auditor = Auditor::enter(home, target)?;
         let least = auditor.log_size()?;
         let head = auditor.checkpoint(least)?;
         let receipt = auditor.receipt(&head, state.stream, state.acknowledged)?;
-        Ok((receipt.covers().length, head.signed.head().size))
+        Ok((receipt.covers().length, head.signed.head().size, carry_due(home, target)?))
     };
     match fetch() {
-        Ok((covers, size)) => {
+        Ok((covers, size, carried)) => {
             tell(&format!("receipt: {covers} bytes are in the appliance's log, under its signed checkpoint of {size} leaves"));
-            (Outcome::Done, json!({ "covers": covers, "log_size": size }))
+            carried.iter().for_each(|c| tell(&carried_text(c)));
+            let witnesses: Vec<_> = carried
+                .iter()
+                .map(|c| json!({ "appliance": c.witness, "size": c.seen.as_ref().ok(), "not": c.seen.as_ref().err() }))
+                .collect();
+            (Outcome::Done, json!({ "covers": covers, "log_size": size, "witnesses": witnesses }))
         }
         Err(e) => match e.downcast_ref::<Alarm>() {
             Some(alarm) => {

@@ -9,8 +9,16 @@ use hoidla_format::{
 };
 use hoidla_log::Receipt;
 
-use super::{Head, Kept, kept::write, sample::Sampled};
+use super::{Head, Kept, Led, kept::write, sample::Sampled};
 use crate::home::Home;
+
+/// The heads that a newer one was shown to extend.
+pub struct Past {
+    /// An earlier one: an auditor's, or the last that was kept.
+    pub since: Option<Led>,
+    /// Those that other appliances signed, by `SITE.APPLIANCE`.
+    pub seen: Vec<(String, Led)>,
+}
 
 /// One stream of the dataset, with its receipt.
 pub struct Proven {
@@ -22,9 +30,21 @@ pub struct Proven {
     pub copied_here: bool,
 }
 
+/// What an audit showed.
+pub struct Audited {
+    /// The newest head.
+    pub head: Head,
+    /// What it extends.
+    pub past: Past,
+    /// All streams, each with its receipt under that head.
+    pub streams: Vec<Proven>,
+    /// Random places of them.
+    pub sampled: Sampled,
+}
+
 /// The agent's statement over what was proven.
-fn statement(home: &Home, appliance: &Name, head: &Head, streams: &[Proven], sampled: Sampled) -> Completeness {
-    let checkpoint = &head.signed;
+fn statement(home: &Home, appliance: &Name, audited: &Audited) -> Completeness {
+    let (checkpoint, sampled) = (&audited.head.signed, audited.sampled);
     let kept = |p: &Proven| {
         let covers = p.receipt.covers();
         let (stream, length, root) = (p.receipt.leaf().stream, covers.length, covers.root);
@@ -41,29 +61,35 @@ fn statement(home: &Home, appliance: &Name, head: &Head, streams: &[Proven], sam
         sampled_frames: sampled.frames,
         sampled_bytes: sampled.bytes,
         created: Moment::now(),
-        streams: streams.iter().map(kept).collect(),
+        streams: audited.streams.iter().map(kept).collect(),
     }
 }
 
 /// Writes the folder, which must be new or empty.
-pub fn write_to(dir: &Path, home: &Home, appliance: &Name, kept: &Kept, head: &Head, streams: &[Proven], sampled: Sampled) -> Result<()> {
+pub fn write_to(dir: &Path, home: &Home, appliance: &Name, kept: &Kept, audited: &Audited) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     ensure!(fs::read_dir(dir)?.next().is_none(), "{} is not empty; give a new folder, so that evidence is not mixed", dir.display());
     fs::create_dir(dir.join("papers"))?;
     fs::create_dir(dir.join("receipts"))?;
     let agent = home.agent.statement.agent.as_str();
-    let said = home.keys.signing.sign_statement(agent, &statement(home, appliance, head, streams, sampled));
+    let said = home.keys.signing.sign_statement(agent, &statement(home, appliance, audited));
     write(&dir.join("statement.txt"), said.as_bytes())?;
     write(&dir.join("agent.txt"), home.agent.note.as_bytes())?;
-    write(&dir.join("checkpoint.txt"), head.signed.write().as_bytes())?;
-    if let Some((before, extension)) = &head.grown {
-        write(&dir.join("before.txt"), before.write().as_bytes())?;
-        write(&dir.join("extension.txt"), extension.write().as_bytes())?;
+    write(&dir.join("checkpoint.txt"), audited.head.signed.write().as_bytes())?;
+    if let Some(led) = &audited.past.since {
+        write(&dir.join("before.txt"), led.from.write().as_bytes())?;
+        write(&dir.join("extension.txt"), led.extension.write().as_bytes())?;
     }
-    for (name, paper) in kept.papers()? {
+    for (who, led) in &audited.past.seen {
+        let folder = dir.join("witnessed").join(who);
+        fs::create_dir_all(&folder)?;
+        write(&folder.join("head.txt"), led.from.write().as_bytes())?;
+        write(&folder.join("extension.txt"), led.extension.write().as_bytes())?;
+    }
+    for (name, paper) in kept.papers()?.into_iter().chain(kept.seen_papers()?) {
         write(&dir.join("papers").join(name), &paper)?;
     }
-    for p in streams {
+    for p in &audited.streams {
         write(&dir.join("receipts").join(format!("{}.txt", p.receipt.leaf().stream)), p.receipt.write().as_bytes())?;
     }
     Ok(())

@@ -5,9 +5,11 @@
 //!                           papers/KIND-HASH.txt  whose key that is
 //!                           receipts/STREAM.txt   the last one of each stream
 //!                           alarm-N/              what.txt, kept.txt, shown
+//!                           witnessed/            what others signed of its log (see `seen`)
 //! ```
 //! Promises: the checkpoint is replaced only by one that extends it, whole and synced; evidence
-//! is never overwritten, and an alarm is one even if it cannot be written down. Whoever deletes the folder deletes this agent's memory: keep copies.
+//! is never overwritten, and an alarm is one even if it cannot be written down. Whoever deletes
+//! the folder deletes this agent's memory: keep copies.
 
 use std::{
     fs::{self, File},
@@ -122,16 +124,11 @@ impl Kept {
 
     /// The papers with their files' names.
     pub fn papers(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut papers = vec![];
-        for entry in fs::read_dir(self.dir.join("papers"))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "txt") {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                papers.push((name, read_bounded(&path)?));
-            }
-        }
-        papers.sort();
-        Ok(papers)
+        papers_in(&self.dir.join("papers"))
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// An alarm, written down if that can be: what was kept, and what was shown.
@@ -161,6 +158,23 @@ impl Kept {
         write(&dir.join("shown"), shown)?;
         write(&dir.join("what.txt"), format!("{}\n{}\n{what}\n", Moment::now(), self.origin).as_bytes())
     }
+}
+
+/// The papers of a folder with their files' names; none if it isn't there.
+pub(super) fn papers_in(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut papers = vec![];
+    if !folder.exists() {
+        return Ok(papers);
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "txt") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            papers.push((name, read_bounded(&path)?));
+        }
+    }
+    papers.sort();
+    Ok(papers)
 }
 
 /// The identity's hash that the authority's enrolment names, if that is what a paper is.

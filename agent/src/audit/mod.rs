@@ -9,25 +9,30 @@
 mod alarm;
 mod command;
 mod evidence;
+mod heads;
 mod kept;
 mod sample;
+mod schedule;
+mod seen;
 mod witness;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, anyhow, bail};
-use hoidla_cli::NextStep;
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_door::{Connection, DoorError, Target, connect};
 use hoidla_format::{StreamId, frame::Chain};
-use hoidla_log::{Extension, Receipt, SignedCheckpoint};
+use hoidla_log::Receipt;
 use hoidla_protocol::{Code, Part, Prove, Request, Response, StreamEntry, client::Broken};
-use hoidla_verify::{Doubt, Known, Verified, checkpoint};
+use hoidla_verify::Known;
 use tokio::{runtime::Runtime, time::timeout};
 
 pub use alarm::Alarm;
+pub(crate) use command::refused_push;
 pub use command::{Arguments, after_push, run, run_witness};
+pub use heads::{Head, Led};
 pub use kept::Kept;
+pub use schedule::{Carried, WITNESSES, carry_due};
 pub use witness::Other;
 
 use crate::home::Home;
@@ -37,16 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The most streams of one dataset in a listing; as many receipts an auditor reads.
 const MOST_STREAMS: usize = 100_000;
-
-/// A checkpoint that was believed just now.
-pub struct Head {
-    /// The checkpoint.
-    pub signed: SignedCheckpoint,
-    /// Who vouches for it, and what weakens that.
-    pub verified: Verified,
-    /// The proof from the checkpoint that was kept here before, and that one.
-    pub grown: Option<(SignedCheckpoint, Extension)>,
-}
 
 /// One visit to an appliance.
 pub struct Auditor<'h> {
@@ -122,77 +117,6 @@ impl<'h> Auditor<'h> {
         }
         streams.sort_by_key(|s| (s.generation, s.stream));
         Ok(streams)
-    }
-
-    /// A checkpoint of at least so many leaves, believed, held against the one kept here, and kept in its place.
-    pub fn checkpoint(&mut self, least: u64) -> Result<Head> {
-        let _turn = self.kept.lock()?;
-        let before = self.kept.checkpoint()?;
-        let old = before.as_ref().map_or(0, |b| b.head().size);
-        let extension = match self.ask(&Request::Extend { old, least: least.max(old) }) {
-            Ok(Response::Extension(bytes)) => bytes,
-            Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
-            Err(DoorError::Refused(no)) if no.code == Code::Behind => {
-                let what = format!("asked for its head after the {old} leaves seen here, it says that it went back: {}", no.sentence);
-                // A head that it signs now says more than its sentence, which nobody signed.
-                let shown = match self.ask(&Request::Extend { old: 0, least: 0 }) {
-                    Ok(Response::Extension(head)) => head,
-                    _ => no.sentence.into_bytes(),
-                };
-                return Err(self.kept.alarm(what, &shown).into());
-            }
-            Err(DoorError::Refused(no)) if no.code == Code::Damaged => {
-                let what =
-                    format!("it no longer shows that its log begins with the {old} leaves that it had committed to: {}", no.sentence);
-                return Err(self.kept.alarm(what, no.sentence.as_bytes()).into());
-            }
-            Err(e) => return Err(e.into()),
-        };
-        match self.judge(&extension, before)? {
-            Ok(head) => {
-                self.kept.keep_checkpoint(&head.signed)?;
-                Ok(head)
-            }
-            Err(what) => Err(self.kept.alarm(what, &extension).into()),
-        }
-    }
-
-    /// Whether an extension is what it must be. The inner error is what to raise an alarm about.
-    fn judge(&self, extension: &[u8], before: Option<SignedCheckpoint>) -> Result<Result<Head, String>> {
-        let extension = match Extension::parse(extension) {
-            Ok(extension) => extension,
-            Err(e) => return Ok(Err(format!("it showed a checkpoint that is none: {e}"))),
-        };
-        let (signed, origin) = (extension.checkpoint.clone(), self.kept.origin());
-        if signed.head().origin() != origin {
-            return Ok(Err(format!("it showed the checkpoint of {} for its own", signed.head().origin())));
-        }
-        let known = self.kept.known(&self.authority)?;
-        let verified = match checkpoint::check(&signed, &known) {
-            Ok(verified) => verified,
-            Err(e) if e.cannot_tell() => {
-                return Err(anyhow!(e))
-                    .next("ask the authority for these papers and put them into the agent's folder, or wait until the appliance has them");
-            }
-            Err(e) => return Ok(Err(e.to_string())),
-        };
-        if verified.own.doubts.contains(&Doubt::Replaced) {
-            return Ok(Err("its newest head is signed by a TPM that home has replaced by a later enrolment".into()));
-        }
-        let Some(before) = before else { return Ok(Ok(Head { signed, verified, grown: None })) };
-        let (old, new) = (before.head(), signed.head());
-        if let Err(e) = extension.follows(old) {
-            return Ok(Err(format!(
-                "its log of {} leaves does not begin with the {} leaves that it had committed to: {e}",
-                new.size, old.size
-            )));
-        }
-        // Another TPM, lawfully enrolled, counts anew.
-        let other_tpm = checkpoint::check(&before, &known).is_ok_and(|v| v.own.attest.signer != verified.own.attest.signer);
-        if new.counter < old.counter && !other_tpm {
-            return Ok(Err(format!("its TPM's counter went back from {} to {}", old.counter, new.counter)));
-        }
-        Ok(Ok(Head { signed, verified, grown: Some((before, extension)) }))
     }
 
     /// The part of a stream that covers an offset, proven under a head; and the frame there, if wanted.
@@ -281,7 +205,7 @@ fn passes(part: &Part, stood: Chain) -> bool {
 impl Kept {
     /// What they say.
     pub fn known(&self, authority: &VerifyingKey) -> Result<Known> {
-        let papers = self.papers()?;
-        Ok(Known::gather(authority, papers.iter().map(|(_, p)| p.as_slice()))?)
+        let (own, others) = (self.papers()?, self.seen_papers()?);
+        Ok(Known::gather(authority, own.iter().chain(&others).map(|(_, p)| p.as_slice()))?)
     }
 }

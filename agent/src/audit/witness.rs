@@ -1,17 +1,18 @@
 //! Carrying a head to another appliance, to be seen and signed there.
 //!
 //! Promises: what comes back counts only if it is the same head with a line by the other
-//! appliance's attestation key; a head that the other one saw before, and that ours doesn't
-//! extend, is an alarm. The carrier is not trusted by either.
+//! appliance's attestation key; a head that ours signed, that the other one saw before and that
+//! ours doesn't extend, is an alarm with both. The other one's word alone accuses nobody. The
+//! carrier is not trusted by either.
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hoidla_cli::NextStep;
 use hoidla_door::DoorError;
 use hoidla_log::{Extension, SignedCheckpoint};
 use hoidla_protocol::{Code, Request, Response, Witness, audit::MOST_PAPERS};
 use hoidla_verify::{Known, checkpoint};
 
-use super::{Auditor, Head};
+use super::{Auditor, Head, Led};
 
 /// How often the other appliance may have seen a newer head meanwhile.
 const TRIES: usize = 3;
@@ -38,43 +39,32 @@ impl Auditor<'_> {
                 Ok(Response::Witnessed(note)) => SignedCheckpoint::parse(&note)?,
                 Ok(_) => bail!("{} answered something else than was asked; tell the authority", other.origin),
                 Err(DoorError::Refused(no)) if no.code == Code::Fork => {
-                    let what = format!("{} says, unsigned, that it saw another head of its log before: {}", other.origin, no.sentence);
-                    return Err(self.kept.alarm(what, extension.write().as_bytes()).into());
+                    return Err(anyhow!(
+                        "{} says, without proof, that it saw another head of this log before: {}",
+                        other.origin,
+                        no.sentence
+                    ))
+                    .next("ask its operators for both heads; until they show two that are signed, nothing is proven against either");
                 }
                 Err(e) => return Err(e.into()),
             };
             if answer.note().text == extension.checkpoint.note().text {
                 return self.with_line(answer, other);
             }
-            extension = self.extension_since(&answer, other)?;
+            extension = self.beyond(&answer, &extension.checkpoint, other)?;
         }
         Err(anyhow!("{} saw newer heads each time", other.origin)).next("somebody else carries heads there now; try again later")
     }
 
-    /// The extension from the head that the other appliance saw last.
-    fn extension_since(&mut self, seen: &SignedCheckpoint, other: &Other<'_>) -> Result<Extension> {
-        let known = self.kept.known(&self.authority)?;
-        checkpoint::check(seen, &known).map_err(|e| anyhow!("{} showed a head that it says it saw, and it is none: {e}", other.origin))?;
-        ensure!(seen.head().origin() == self.kept.origin(), "{} showed the head of another log", other.origin);
-        let old = seen.head().size;
-        let bytes = match self.ask(&Request::Extend { old, least: old }) {
-            Ok(Response::Extension(bytes)) => bytes,
-            Ok(_) => bail!("the appliance answered something else than was asked; tell the authority"),
-            Err(DoorError::Refused(no)) if no.code == Code::Behind => {
-                let what = format!(
-                    "asked to go on from the {old} leaves that {} saw signed, it says that it went back: {}",
-                    other.origin, no.sentence
-                );
-                return Err(self.kept.alarm(what, seen.write().as_bytes()).into());
-            }
-            Err(e) => return Err(e.into()),
-        };
-        let extension = Extension::parse(&bytes)?;
-        checkpoint::check(&extension.checkpoint, &known)?;
-        if let Err(e) = extension.follows(seen.head()) {
-            let what = format!("its log does not begin with the {old} leaves that {} saw signed: {e}", other.origin);
-            return Err(self.kept.alarm(what, format!("{}\n{}", seen.write(), extension.write()).as_bytes()).into());
+    /// The extension to our newest head from the one that the other appliance saw last.
+    fn beyond(&mut self, seen: &SignedCheckpoint, ours: &SignedCheckpoint, other: &Other<'_>) -> Result<Extension> {
+        self.believe(seen).with_context(|| format!("{} showed a head that it says it saw, and it is none", other.origin))?;
+        if let Some(what) = seen.head().contradicts(ours.head(), signer(seen) == signer(ours)) {
+            let shown = [seen.write(), ours.write()].join("\n");
+            return Err(self.kept.alarm(format!("by what {} saw, {what}", other.origin), shown.as_bytes()).into());
         }
+        let (_, led) = self.leading_from(std::slice::from_ref(seen), ours.head().size)?;
+        let Some(Led { extension, .. }) = led.into_iter().next() else { bail!("no proof from the head that {} saw", other.origin) };
         Ok(extension)
     }
 
@@ -85,10 +75,13 @@ impl Auditor<'_> {
         let known = Known::gather(&self.authority, papers)?;
         let verified = checkpoint::check(&note, &known)?;
         ensure!(verified.witnesses.iter().any(|w| w.origin == other.origin), "{} gave the head back without its line", other.origin);
-        let _turn = self.kept.lock()?;
-        if self.kept.checkpoint()?.is_none_or(|kept| kept.note().text == note.note().text) {
-            self.kept.keep_checkpoint(&note)?;
-        }
+        self.kept.keep_seen(&other.origin, &note, &other.papers)?;
         Ok(note)
     }
+}
+
+/// By whose key a head was signed, as far as its first line of its own appliance tells.
+fn signer(head: &SignedCheckpoint) -> Option<[u8; 4]> {
+    let origin = head.head().origin();
+    head.note().signatures.iter().find(|l| l.name == origin).map(|l| l.key_id)
 }

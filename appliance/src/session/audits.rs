@@ -7,7 +7,7 @@ use hoidla_log::Extension;
 use hoidla_protocol::{Code, Part, Prove, Refused, Response, Witness};
 
 use super::{Shared, appends::refusal, asks::Answered};
-use crate::witness::{No, Seen};
+use crate::witness::Seen;
 
 /// A checkpoint of at least `least` leaves, and the proof from `old` leaves to it.
 pub(super) async fn extend(shared: &Shared, old: u64, least: u64) -> Result<Response, Refused> {
@@ -77,8 +77,7 @@ pub(super) async fn witness(shared: &Shared, ask: Witness) -> Result<Response, R
     let seen = tokio::task::spawn_blocking(move || witness.see(&ask)).await;
     match seen {
         Ok(Ok(Seen::Signed(note) | Seen::Last(note))) => Ok(Response::Witnessed(note.write().into_bytes())),
-        Ok(Err(No::Refused(refused))) => Err(refused),
-        Ok(Err(No::Fork(what))) => Err(Refused::new(Code::Fork, format!("{what}; both are kept here: tell the authority"))),
+        Ok(Err(refused)) => Err(refused),
         Err(_) => Err(Refused::new(Code::Failed, "the look at that log was given up")),
     }
 }

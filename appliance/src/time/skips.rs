@@ -3,17 +3,14 @@
 //! Promises: nothing else moves time forward. A word counts only if the authority signed it for
 //! this appliance, its serial is above all known, it goes on from where time stands, and it skips
 //! no more than really passed since the last date that the authority signed here, without what was
-//! lived through. It is absolute, so that one that is brought again changes nothing; what was
+//! lived through; words that are kept are held to all of that again at each look. It is absolute, so that one that is brought again changes nothing; what was
 //! written after the machine came back is none the older for it.
 
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use hoidla_crypto::sign::{self, Signed, VerifyingKey};
-use hoidla_format::{
-    Moment,
-    statements::{ApplianceIdentity, Skip},
-};
+use hoidla_format::{Moment, statements::Skip};
 
 use crate::{
     config::{State, replace},
@@ -40,7 +37,7 @@ impl Skips {
         }
         let entries = fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
         let paths = entries.take(MOST).filter_map(Result::ok).map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "txt"));
-        let mut found: Vec<Signed<Skip>> = paths.filter_map(|p| read_kept(p, authority, &papers.identity)).collect();
+        let mut found: Vec<Signed<Skip>> = paths.filter_map(|p| read_kept(p, authority)).collect();
         found.sort_by_key(|s| s.statement.serial);
         for skip in found {
             match all.fits(&skip.statement, papers) {
@@ -62,7 +59,9 @@ impl Skips {
 
     /// Whether a word follows, and is no longer than time passed since the enrolment and all before it.
     fn fits(&self, skip: &Skip, papers: &Papers) -> anyhow::Result<()> {
+        is_for(skip, papers)?;
         self.follows(skip)?;
+        ensure!(!skip.reason.trim().is_empty(), "this word gives no reason");
         let known = self.0.iter().map(|s| s.statement.issued).fold(papers.enrolment.statement.issued, Ord::max);
         check_length(skip, known, self.0.last().map(|s| s.statement.to))
     }
@@ -71,9 +70,7 @@ impl Skips {
     pub fn take(&mut self, note: &[u8], state: &State, authority: &VerifyingKey, papers: &Papers) -> anyhow::Result<Skip> {
         let signed = sign::open::<Skip>(note, Some(AUTHORITY), authority).context("the word about time")?;
         let skip = &signed.statement;
-        is_for(skip, &papers.identity)?;
         self.fits(skip, papers)?;
-        ensure!(!skip.reason.trim().is_empty(), "this word gives no reason");
         fs::create_dir_all(state.skips())?;
         replace(&state.skips().join(format!("skip-{}.txt", skip.serial)), note)?;
         let skip = skip.clone();
@@ -97,16 +94,13 @@ impl Skips {
     }
 }
 
-fn read_kept(path: PathBuf, authority: &VerifyingKey, identity: &ApplianceIdentity) -> Option<Signed<Skip>> {
-    let read = || -> anyhow::Result<_> {
-        let signed = sign::open::<Skip>(&fs::read(&path)?, Some(AUTHORITY), authority)?;
-        is_for(&signed.statement, identity)?;
-        Ok(signed)
-    };
+fn read_kept(path: PathBuf, authority: &VerifyingKey) -> Option<Signed<Skip>> {
+    let read = || Ok::<_, anyhow::Error>(sign::open::<Skip>(&fs::read(&path)?, Some(AUTHORITY), authority)?);
     read().inspect_err(|e| tracing::warn!("{} counts nothing: {e:#}", path.display())).ok()
 }
 
-fn is_for(skip: &Skip, identity: &ApplianceIdentity) -> anyhow::Result<()> {
+fn is_for(skip: &Skip, papers: &Papers) -> anyhow::Result<()> {
+    let identity = &papers.identity;
     ensure!(
         skip.site == identity.site && skip.appliance == identity.name,
         "this word is for {} of {}, this is {} of {}",
@@ -114,6 +108,11 @@ fn is_for(skip: &Skip, identity: &ApplianceIdentity) -> anyhow::Result<()> {
         skip.site,
         identity.name,
         identity.site
+    );
+    ensure!(
+        skip.identity == papers.enrolment.statement.identity,
+        "this word was signed for {} as it was enrolled before, and its time counts from its enrolment: ask home for a new one",
+        skip.appliance
     );
     Ok(())
 }

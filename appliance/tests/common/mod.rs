@@ -12,28 +12,20 @@ use std::{
 
 use hoidla_crypto::{
     Secret,
-    datakey::{self, Binding, DataKey},
     envelope::CustodianKeys,
-    hpke,
-    keys::{AgentKeys, AuthorityKeys, ReaderKeys},
-    sealing::{Provider, Sealer},
-    sign::{self, Signed, VerifyingKey},
+    keys::{AgentKeys, AuthorityKeys},
+    sign::{self, VerifyingKey},
 };
 use hoidla_door::{AgentRequest, Connection, DoorError, Identity, Target};
 use hoidla_format::{
-    Bytes, Hash32, Kind, Moment, Name, Statement, StreamId, frame,
-    frame::Chain,
-    statement,
+    Bytes, Moment, Name, Statement, statement,
     statements::{
-        AgentCertificate, ApplianceEntry, ApplianceIdentity, Approval, Challenge, Covers, Custodian, Dataset, Door, Enrolment, Envelopes,
-        EpochHeader, Grant, Halves, Roster, RosterEntry, Site, StreamRoot, Vault,
+        AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, Halves, Roster, RosterEntry, Site, Vault,
     },
 };
-use hoidla_protocol::{Open, Opened, Refused, Request, Response};
 use hoidla_quorum::{
     dealing::{DealingInput, deal},
-    opening::{Occasion, seal_share},
-    share::{Share, VaultId},
+    share::VaultId,
 };
 use hoidla_tpm::{Swtpm, Tpm};
 use hoidla_verify::{ReleaseKey, Terms, release};
@@ -44,6 +36,13 @@ use hoidlad::{
     helper::Helpers,
     identify::identify,
 };
+
+mod agents;
+mod quorum;
+
+pub use agents::*;
+#[allow(unused_imports)] // each test file uses a part of it
+pub use quorum::*;
 
 pub const DATASETS: [&str; 2] = ["land", "people"];
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_hoidlad");
@@ -146,6 +145,7 @@ impl Home {
             dataset,
             name: agent,
             site: self.site_name.clone(),
+            clock: None,
         }
     }
 
@@ -325,191 +325,6 @@ impl Running {
         self.daemon.ask_to_stop();
         drop(self.daemon);
         self.served.await.unwrap().unwrap();
-    }
-}
-
-/// An agent at home.
-pub struct Agent {
-    pub keys: AgentKeys,
-    pub note: String,
-    pub door: Identity,
-    pub dataset: Name,
-    pub name: Name,
-    pub site: Name,
-}
-
-/// One stream as its agent writes it.
-pub struct Writing {
-    pub stream: StreamId,
-    pub epoch: u32,
-    pub chain: Chain,
-    pub key: DataKey,
-}
-
-impl Writing {
-    pub fn new(stream: u8) -> Self {
-        Self { stream: StreamId([stream; 16]), epoch: 0, chain: Chain::EMPTY, key: DataKey::random() }
-    }
-
-    fn took(&mut self, frame: &[u8]) {
-        self.chain = self.chain.then(&Hash32(blake3_of(frame)), frame.len() as u32);
-    }
-}
-
-pub fn blake3_of(bytes: &[u8]) -> [u8; 32] {
-    *blake3::hash(bytes).as_bytes()
-}
-
-impl Agent {
-    /// The header frame of the next epoch.
-    pub fn header(&self, w: &mut Writing, vault: &Vault) -> Vec<u8> {
-        w.epoch += 1;
-        w.key = DataKey::random();
-        let binding = Binding {
-            site: self.site.clone(),
-            dataset: self.dataset.clone(),
-            stream: w.stream,
-            epoch: w.epoch,
-            vault_epoch: vault.vault_epoch,
-        };
-        let public = hpke::PublicKey::from_bytes(&vault.public_key.0).unwrap();
-        let header = EpochHeader {
-            site: self.site.clone(),
-            dataset: self.dataset.clone(),
-            stream: w.stream,
-            generation: 1,
-            epoch: w.epoch,
-            start: w.chain.length,
-            previous_root: w.chain.root,
-            vault_epoch: vault.vault_epoch,
-            vault: statement::hash(&statement::write(vault)),
-            wrapped_key: Bytes(datakey::wrap(&w.key, &public, &binding)),
-            agent: self.name.clone(),
-            created: Moment::now(),
-        };
-        let signed = self.keys.signing.sign_statement(self.name.as_str(), &header);
-        let body = frame::join_epoch_header(self.note.as_bytes(), signed.as_bytes());
-        let bytes = [&frame::head(Kind::EpochHeader, body.len())[..], &body].concat();
-        w.took(&bytes);
-        bytes
-    }
-
-    /// One sealed message as a frame.
-    pub fn message(&self, w: &mut Writing, plaintext: &[u8]) -> Vec<u8> {
-        let aad = frame::message_aad(&self.dataset, w.stream, w.epoch, w.chain.length);
-        let mut sealed = Vec::new();
-        Sealer::new(&w.key, Provider::AwsLc).seal(&aad, plaintext, &mut sealed).unwrap();
-        let bytes = [&frame::head(Kind::Message, sealed.len())[..], &sealed].concat();
-        w.took(&bytes);
-        bytes
-    }
-
-    /// The signed root so far.
-    pub fn root(&self, w: &mut Writing) -> Vec<u8> {
-        let root = StreamRoot {
-            dataset: self.dataset.clone(),
-            stream: w.stream,
-            epoch: w.epoch,
-            length: w.chain.length,
-            root: w.chain.root,
-            complete: true,
-            created: Moment::now(),
-        };
-        let body = self.keys.signing.sign_statement(self.name.as_str(), &root).into_bytes();
-        let bytes = [&frame::head(Kind::StreamRoot, body.len())[..], &body].concat();
-        w.took(&bytes);
-        bytes
-    }
-}
-
-/// Opens a stream for writing.
-pub async fn open_stream(c: &mut Connection, dataset: &Name, w: &Writing, last: Chain) -> Result<Opened, DoorError> {
-    let ask = Open { dataset: dataset.clone(), stream: w.stream, generation: 1, last };
-    match c.ask(&Request::Open(ask)).await? {
-        Response::Opened(opened) => {
-            c.session.opened(w.stream, &last, &opened)?;
-            Ok(opened)
-        }
-        other => panic!("not an answer to open: {other:?}"),
-    }
-}
-
-/// Sends one frame and waits for its acknowledgement.
-pub async fn append(c: &mut Connection, opened: &Opened, epoch: u32, offset: u64, frame: &[u8]) -> Result<u64, Refused> {
-    let head = c.session.append(opened.handle, epoch, offset, frame.len());
-    c.writer.append(&head, frame).await.unwrap();
-    c.writer.flush().await.unwrap();
-    let mut kept = None;
-    loop {
-        let answer = c.reader.next().await.unwrap();
-        c.session.received(&answer).unwrap();
-        match answer {
-            Response::Acknowledged { before, .. } => kept = Some(Ok(before)),
-            Response::Refused(refused) if refused.code.ends() => return Err(refused),
-            Response::Refused(refused) => kept = Some(Err(refused)),
-            Response::Window { .. } => {
-                if let Some(kept) = kept {
-                    return kept;
-                }
-            }
-            other => panic!("not an answer to append: {other:?}"),
-        }
-    }
-}
-
-/// A grant over both datasets for this reader.
-pub fn grant(e: &Embassy, reader: &ReaderKeys, seconds: u32, datasets: &[&str]) -> String {
-    let mut nonce = vec![0; 16];
-    hoidla_crypto::random(&mut nonce);
-    let covers = |v: &Vault| Covers { dataset: v.dataset.clone(), vault_epoch: 1, vault: statement::hash(&statement::write(v)) };
-    let grant = Grant {
-        site: e.home.site_name.clone(),
-        appliance: e.identity.name.clone(),
-        purpose: "a drill: restore the registry".into(),
-        created: Moment::now(),
-        open_for_seconds: seconds,
-        nonce: Bytes(nonce),
-        reader: reader.public(&name("restorer")),
-        covers: e.vaults.iter().filter(|v| datasets.contains(&v.dataset.as_str())).map(covers).collect(),
-    };
-    reader.signing.sign_statement("restorer", &grant)
-}
-
-/// What a custodian signs and seals for a challenge; `spoil` may change a share.
-pub fn approval(
-    e: &Embassy,
-    who: &str,
-    note: &str,
-    challenge_text: &str,
-    envelopes: &[Vec<u8>],
-    spoil: impl Fn(Vec<u8>) -> Vec<u8>,
-) -> String {
-    let (who, keys) = e.home.custodians.iter().find(|(n, _)| n.as_str() == who).unwrap();
-    let grant = sign::read_unverified::<Grant>(note.as_bytes()).unwrap();
-    let challenge: Challenge = statement::parse(challenge_text).unwrap();
-    let occasion = Occasion { grant: grant.hash, challenge: statement::hash(challenge_text) };
-    let one_time = hpke::PublicKey::from_bytes(&challenge.one_time_key.0).unwrap();
-    let mut shares = Vec::new();
-    for bytes in envelopes {
-        let signed: Signed<Envelopes> = sign::open(bytes, Some("authority"), &e.home.verifying()).unwrap();
-        let envelope = signed.statement.shares.iter().find(|s| s.custodian == *who).unwrap();
-        let vault = VaultId { site: e.home.site_name.clone(), dataset: signed.statement.dataset.clone(), vault_epoch: 1 };
-        let id = vault.share(Door::Quorum, who, envelope.index);
-        let opened = hoidla_crypto::envelope::open(keys, &id, &envelope.sealed.0).unwrap();
-        let share = Share::decode(&opened).unwrap();
-        let mut sealed = seal_share(&one_time, &occasion, &id, &share);
-        sealed.sealed = Bytes(spoil(sealed.sealed.0));
-        shares.push(sealed);
-    }
-    let approval = Approval { grant: grant.hash, challenge: occasion.challenge, custodian: who.clone(), shares };
-    keys.signing_key().sign_statement(who.as_str(), &approval)
-}
-
-/// Proposes as a custodian: the challenge and the envelopes.
-pub async fn propose(c: &mut Connection, note: &str) -> Result<(String, Vec<Vec<u8>>), DoorError> {
-    match c.ask(&Request::Propose(note.into())).await? {
-        Response::Challenged { challenge, envelopes, .. } => Ok((challenge, envelopes)),
-        other => panic!("not an answer to propose: {other:?}"),
     }
 }
 

@@ -140,10 +140,25 @@ fn what_a_site_is() {
     holds(Skip {
         site: name("lux"),
         appliance: name("lux-1"),
+        identity: hash(4),
         serial: 2,
         from: 864_000,
         to: 8_640_000,
         reason: "moved to another hall".into(),
+        issued: moment(),
+    });
+}
+
+#[test]
+fn what_lets_a_store_go_on() {
+    holds(CountWord {
+        site: name("lux"),
+        appliance: name("lux-1"),
+        identity: hash(4),
+        stands: 19,
+        log_size: 1000,
+        log_root: hash(8),
+        reason: "somebody tried a tool on the TPM".into(),
         issued: moment(),
     });
 }

@@ -58,6 +58,27 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
+    /// What two heads of one log contradict each other in by themselves, whatever proof is shown between
+    /// them: one size with two roots, or a longer log at an earlier count. `one_tpm`: one TPM signed both,
+    /// whose counter never goes back; another one counts anew. Heads of two logs contradict nothing.
+    pub fn contradicts(&self, other: &Self, one_tpm: bool) -> Option<String> {
+        let (shorter, longer) = if self.size <= other.size { (self, other) } else { (other, self) };
+        let origin = self.origin();
+        if origin != other.origin() {
+            return None;
+        }
+        if shorter.size == longer.size {
+            let forked = format!("{origin} signed two different logs of {} leaves: it forked, and these two heads prove it", self.size);
+            return (shorter.root != longer.root).then_some(forked);
+        }
+        (one_tpm && longer.counter < shorter.counter).then(|| {
+            format!(
+                "the TPM's counter of {origin} went back from {} to {} while its log grew from {} to {} leaves",
+                shorter.counter, longer.counter, shorter.size, longer.size
+            )
+        })
+    }
+
     /// Which log this is the head of.
     pub fn origin(&self) -> String {
         format!("hoidla/{}/{}", self.site, self.appliance)
@@ -135,6 +156,27 @@ mod tests {
         let note = Note { text: head().to_string(), signatures: vec![signature] };
         assert_eq!(Checkpoint::open(note.write().as_bytes()), Ok((head(), note)));
         assert!(matches!(Checkpoint::open(head().to_string().as_bytes()), Err(CheckpointError::Note(_))));
+    }
+
+    #[test]
+    fn heads_contradict_each_other_only_if_both_cannot_be_true() {
+        let one = Checkpoint { size: 5, ..head() };
+        let other = |change: &dyn Fn(&mut Checkpoint)| {
+            let mut c = one.clone();
+            change(&mut c);
+            (one.contradicts(&c, true), c.contradicts(&one, true), one.contradicts(&c, false).is_some())
+        };
+        let (a, b, without) = other(&|c| c.root.0[0] ^= 1);
+        assert!(a.is_some() && b.is_some() && without, "one size, two roots");
+        let (a, b, without) = other(&|c| (c.size, c.counter) = (6, 16));
+        assert!(a.is_some() && a == b && !without, "a longer log at an earlier count, of one TPM");
+        let fine: [&dyn Fn(&mut Checkpoint); 4] =
+            [&|_| {}, &|c| c.counter = 16, &|c| (c.size, c.root.0[0], c.counter) = (6, 1, 17), &|c| {
+                (c.appliance, c.root.0[0]) = ("lux-2".parse().unwrap(), 1)
+            }];
+        for change in fine {
+            assert_eq!(other(change), (None, None, false));
+        }
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl Ceremony {
         self.phase
     }
 
+    /// Whether more than one person stands behind it: somebody approved beside who proposed it, or it is open.
+    pub fn is_backed(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. }) || self.approvals.keys().any(|who| *who != self.proposer)
+    }
+
     /// Who has approved.
     pub fn approved_by(&self) -> impl Iterator<Item = &Name> {
         self.approvals.keys()

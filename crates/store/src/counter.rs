@@ -6,7 +6,8 @@
 //! refused for anything but reading. Raised at each opening and by [`Engine::count`]: images
 //! taken between two raises can't be told apart from each other by this alone; nor can old disks
 //! from a counter that somebody else raised. If that happens while the store is open, the
-//! superblocks catch up at the next raise.
+//! superblocks catch up at the next raise; while it is closed, it goes on only if whoever opens
+//! it vouches for just that count ([`Options::vouched`]), which the opening raises in turn.
 
 use hoidla_format::disk::superblock::Superblock;
 
@@ -24,6 +25,7 @@ pub(crate) fn judge(superblock: &Superblock, stands: u64, options: &Options) -> 
         // A machine that never counted for this store, such as one at home after the appliance died.
         0 => None,
         _ if says == stands || says.checked_sub(1) == Some(stands) || options.faulty(Fault::RollbackUnseen) => None,
+        _ if says < stands && options.vouched == Some(stands) => None,
         _ if says < stands => Some(format!(
             "all disks are older than this store was: they say {says}, the TPM's counter stands at {stands}; somebody put back old disks or images, or raised the counter by other means than this program"
         )),

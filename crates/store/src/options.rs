@@ -68,6 +68,9 @@ pub struct Options {
     pub rebuild: bool,
     /// Open even if some segments have no copy on the disks that are here: what they held is lost.
     pub accept_loss: bool,
+    /// Where the log's counter may stand though the disks say less, by home's word that somebody
+    /// raised it by other means.
+    pub vouched: Option<u64>,
     /// Write zeros into segments before their first use, when whoever drives the engine is idle.
     pub prewrite: bool,
     /// Levels of the log's tree in a tile, so that few leaves make many tiles.
@@ -90,6 +93,7 @@ impl Default for Options {
             openers: 8,
             rebuild: true,
             accept_loss: false,
+            vouched: None,
             prewrite: true,
             #[cfg(feature = "faults")]
             tile_height: crate::tiles::HEIGHT,

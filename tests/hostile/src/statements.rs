@@ -55,6 +55,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<EpochHeader>(text),
         one::<Skip>(text),
         one::<DiskWord>(text),
+        one::<CountWord>(text),
         one::<StreamRoot>(text),
         one::<Completeness>(text),
         one::<Erased>(text),

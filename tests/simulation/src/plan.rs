@@ -91,6 +91,7 @@ impl Plan {
             openers: 1,
             rebuild: true,
             accept_loss: false,
+            vouched: None,
             prewrite: dice.one_in(3),
             tile_height: 2,
             fault: mistake.and_then(Mistake::store),

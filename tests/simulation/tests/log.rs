@@ -46,7 +46,16 @@ impl World {
     }
 
     fn open(&self) -> (Engine<Memory>, Opened) {
-        Engine::open(self.all(), STORE, Arc::new(Memory::new(512)), Box::new(self.counter.clone()), Options::default()).unwrap()
+        self.open_with(Options::default())
+    }
+
+    /// As by home's word that the counter may stand there.
+    fn open_vouched(&self, stands: u64) -> (Engine<Memory>, Opened) {
+        self.open_with(Options { vouched: Some(stands), ..Options::default() })
+    }
+
+    fn open_with(&self, options: Options) -> (Engine<Memory>, Opened) {
+        Engine::open(self.all(), STORE, Arc::new(Memory::new(512)), Box::new(self.counter.clone()), options).unwrap()
     }
 
     /// One record for each of a hundred streams, so a hundred leaves; and what the log says of them.
@@ -230,6 +239,19 @@ fn a_counter_that_somebody_else_raised_is_caught_up_with_while_open() {
     world.counter.inject(5);
     let why = world.open().1.only_reads.unwrap();
     assert!(why.contains("older") && why.contains("raised the counter by other means"), "{why}");
+
+    // Home's word is for one count, which it raises: it doesn't count twice, nor for any other.
+    let stands = world.counter.log();
+    for other in [0, stands - 1, stands + 1] {
+        assert!(world.open_vouched(other).1.only_reads.is_some());
+    }
+    let (mut engine, opened) = world.open_vouched(stands);
+    assert_eq!((opened.only_reads, opened.counter, world.counter.log()), (None, stands + 1, stands + 1));
+    world.grow(&mut engine);
+    drop(engine);
+    assert_eq!(world.open().1.only_reads, None);
+    world.counter.inject(1 + 5);
+    assert!(world.open_vouched(stands).1.only_reads.is_some());
 }
 
 #[test]

@@ -13,8 +13,8 @@ pub use audit::{Completeness, KeptStream};
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use erasure::Erased;
 pub use site::{
-    AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, DiskWord, Enrolment, Network, PcrValue, Release, Roster,
-    RosterEntry, Site, Skip, Subnet, VaultApproval,
+    AgentCertificate, ApplianceEntry, ApplianceIdentity, CountWord, Custodian, Dataset, DiskWord, Enrolment, Network, PcrValue, Release,
+    Roster, RosterEntry, Site, Skip, Subnet, VaultApproval,
 };
 pub use streams::{EpochHeader, StreamRoot};
 pub use vaults::{Commitment, Door, Envelopes, Halves, RecoveryWrap, ShareEnvelope, TpmHalf, Vault};
@@ -37,6 +37,7 @@ statements! {
     AgentCertificate: "agent", "an agent's certificate";
     Skip: "skip", "a word about time";
     DiskWord: "disk", "a word about a disk";
+    CountWord: "count", "a word about the log's counter";
     Custodian: "custodian", "a custodian's public card";
     Vault: "vault", "a vault certificate";
     Envelopes: "envelopes", "a vault's envelopes";

@@ -309,6 +309,8 @@ pub struct Skip {
     pub site: Name,
     /// The appliance.
     pub appliance: Name,
+    /// The hash of the identity that home recorded: an appliance enrolled anew counts its time anew.
+    pub identity: Hash32,
     /// Rises with each word to this appliance.
     pub serial: u32,
     /// The powered seconds from which it skips; they must have been reached.
@@ -335,6 +337,29 @@ pub struct DiskWord {
     pub seen: Hash32,
     /// Rises with each word to this appliance; each counts once.
     pub serial: u32,
+    /// When it was signed.
+    pub issued: Moment,
+}
+
+/// The authority's word that a store may go on although its disks say less than the log's counter
+/// in the TPM: somebody raised that counter by other means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountWord {
+    /// The site.
+    pub site: Name,
+    /// The appliance.
+    pub appliance: Name,
+    /// The hash of the identity that home recorded: another TPM's counter is another one.
+    pub identity: Hash32,
+    /// Where the counter stands. Going on raises it past this, so that a word counts once.
+    pub stands: u64,
+    /// The newest head that home knows: how many leaves,
+    pub log_size: u64,
+    /// and its root. The log on the disks must extend it.
+    pub log_root: Hash32,
+    /// Why, for people.
+    pub reason: String,
     /// When it was signed.
     pub issued: Moment,
 }

@@ -118,6 +118,17 @@ fn nothing_is_handed_out_before_the_quorum_and_then_once() {
 }
 
 #[test]
+fn one_person_alone_backs_no_ceremony() {
+    let mut c = Ceremony::begin();
+    let backed = |c: &Ceremony| c.intake.get(&c.grant.hash, NOON).unwrap().is_backed();
+    assert!(!backed(&c), "proposed only");
+    c.approve("alpha").unwrap();
+    assert!(!backed(&c), "alpha proposed it, and approved it");
+    c.approve("bravo").unwrap();
+    assert!(backed(&c));
+}
+
+#[test]
 fn an_approval_counts_once() {
     let mut c = Ceremony::begin();
     c.approve("alpha").unwrap();
