@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn the_file_names_appliances_and_folders() {
         let watcher = |appliance: &str, home: Option<&str>| Watcher { appliance: appliance.parse().unwrap(), home: home.map(Into::into) };
-        let text = "# who sees our heads\n\nlux-2\n mun-1   /home/agent at mun \n";
-        assert_eq!(watchers(text).unwrap(), [watcher("lux-2", None), watcher("mun-1", Some("/home/agent at mun"))]);
+        let text = "# who sees our heads\n\nlux-2\n mun-1   /srv/agent at mun \n";
+        assert_eq!(watchers(text).unwrap(), [watcher("lux-2", None), watcher("mun-1", Some("/srv/agent at mun"))]);
         assert!(watchers("Lux 2\n").is_err());
         assert!(watchers(&"lux-2\n".repeat(MOST + 1)).is_err());
     }
