@@ -164,6 +164,21 @@ fn what_lets_a_store_go_on() {
 }
 
 #[test]
+fn what_a_boot_image_is() {
+    holds(ImageManifest {
+        name: name("hoidla-1"),
+        development: true,
+        profile: name("qemu-q35"),
+        unsigned: hash(1),
+        signed: hash(2),
+        certificate: bytes(3, 60),
+        firmware: vec![hash(9)],
+        pcrs: [4, 7, 9, 11, 12, 13].map(|index| PcrValue { index, value: hash(index) }).to_vec(),
+        software: vec![Software { name: "hoidlad".into(), version: "0.1.0".into(), hash: hash(5) }],
+    });
+}
+
+#[test]
 fn how_its_vaults_were_dealt() {
     holds(Vault {
         site: name("lux"),

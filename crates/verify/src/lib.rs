@@ -6,17 +6,23 @@
 //! each vault epoch an approval of its own ([`release`]); a half is sealed to one TPM's
 //! storage root key so that only that TPM imports it ([`import`]); a quote is parsed strictly
 //! ([`attest`]), and a checkpoint believed under the attestation key that the authority has
-//! on record ([`known`], [`checkpoint`]), as is the word that a disk was erased ([`erased`]). All of TPM 2.0 Library,
+//! on record ([`known`], [`checkpoint`]), as is the word that a disk was erased ([`erased`]). A boot image is read strictly ([`pe`]), what
+//! registers hold after it was started is computed ([`boot`]), and a firmware's log replayed
+//! ([`eventlog`]). All of TPM 2.0 Library,
 //! revision 1.59, in the one suite that Hoidla uses: P-256, SHA-256, AES-128-CFB.
 //!
 //! Doesn't: talk to a TPM (`hoidla-tpm`), judge whether a TPM is genuine (provisioning).
 #![forbid(unsafe_code)]
 
 pub mod attest;
+pub mod boot;
 pub mod checkpoint;
 pub mod erased;
+pub mod eventlog;
 pub mod import;
 pub mod known;
+pub mod manifest;
+pub mod pe;
 pub mod policy;
 pub mod public;
 pub mod release;

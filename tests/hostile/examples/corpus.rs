@@ -32,7 +32,7 @@ use hoidla_protocol::{
     Welcome, Witness,
 };
 use hoidla_quorum::share;
-use hoidla_verify::{Certificate, Public};
+use hoidla_verify::{Certificate, Public, pe::Image};
 use rand_core::SeedableRng;
 
 fn name(n: &str) -> Name {
@@ -248,6 +248,10 @@ fn erased() -> Vec<u8> {
     Certificate::new(text, line).expect("a certificate").write().into_bytes()
 }
 
+fn boot_vector(file: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors/boot").join(file)).expect("a committed vector")
+}
+
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let note = fixed::signer().sign_statement("alpha", &grant());
     let other = SigningKey::from_secret(&Secret::filled(|b| b.fill(8)));
@@ -279,6 +283,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "checkpoint" => vec![checkpoint.to_string().into_bytes()],
         "signed_checkpoint" => vec![log().1.write().into_bytes(), log().2.write().into_bytes()],
         "erased" => vec![erased()],
+        "boot_image" => {
+            let unsigned = boot_vector("image.efi");
+            let signed = Image::parse(&unsigned).expect("the committed image").with_signature(&[7; 45]);
+            vec![unsigned, signed]
+        }
+        "event_log" => vec![boot_vector("eventlog.bin")],
         "attest" => vec![log().0.attest([5; 32]).marshal()],
         "receipt" => vec![log().3.receipt(5, &log().1).write().into_bytes(), log().3.receipt(0, &log().2).write().into_bytes()],
         "extension" => vec![log().3.extension(3, &log().1).write().into_bytes(), log().3.extension(7, &log().2).write().into_bytes()],

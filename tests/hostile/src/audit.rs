@@ -1,7 +1,7 @@
 //! What proves that bytes are kept: signed checkpoints, quotes, receipts, extensions.
 
 use hoidla_log::{Extension, Quote, Receipt, SignedCheckpoint};
-use hoidla_verify::{Attest, Certificate};
+use hoidla_verify::{Attest, Certificate, eventlog::Log, pe::Image};
 
 pub fn signed_checkpoint(bytes: &[u8]) -> bool {
     let Ok(signed) = SignedCheckpoint::parse(bytes) else { return false };
@@ -37,4 +37,20 @@ pub fn extension(bytes: &[u8]) -> bool {
     assert_eq!(extension.write().as_bytes(), bytes, "one encoding");
     _ = extension.follows(extension.checkpoint.head());
     true
+}
+
+pub fn boot_image(bytes: &[u8]) -> bool {
+    let Ok(image) = Image::parse(bytes) else { return false };
+    let unsigned = image.unsigned();
+    let bare = Image::parse(&unsigned).expect("without its signature it is an image still");
+    assert_eq!(bare.digest(), image.digest());
+    if let Some(signature) = image.signature() {
+        assert_eq!(bare.with_signature(signature), bytes, "one encoding");
+    }
+    let _ = hoidla_verify::manifest::registers(&image, &[], &[]);
+    true
+}
+
+pub fn event_log(bytes: &[u8]) -> bool {
+    Log::parse(bytes).is_ok_and(|log| log.replay().len() <= 24)
 }

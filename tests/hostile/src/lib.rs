@@ -41,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     target("signed_checkpoint", audit::signed_checkpoint, 3000),
     target("attest", audit::attest, 3000),
     target("erased", audit::erased, 3000),
+    target("boot_image", audit::boot_image, 3000),
+    target("event_log", audit::event_log, 300),
     target("receipt", audit::receipt, 3000),
     target("extension", audit::extension, 3000),
     target("frame", binary::frame, 3000),

@@ -58,6 +58,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<CountWord>(text),
         one::<StreamRoot>(text),
         one::<Completeness>(text),
+        one::<ImageManifest>(text),
         one::<Erased>(text),
     ];
     let kinds = accepted.iter().filter(|a| **a).count();

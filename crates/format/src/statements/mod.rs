@@ -1,10 +1,11 @@
 //! The statements, a file each group: what a [`site`] is, how its [`vaults`] were
-//! dealt, what a [`ceremony`] says, what [`streams`] carry, what an [`audit`] found, and
-//! which disk an [`erasure`] emptied.
+//! dealt, what a [`ceremony`] says, what [`streams`] carry, what an [`audit`] found,
+//! which disk an [`erasure`] emptied, and what a boot [`image`] is.
 
 pub mod audit;
 pub mod ceremony;
 pub mod erasure;
+pub mod image;
 pub mod site;
 pub mod streams;
 pub mod vaults;
@@ -12,6 +13,7 @@ pub mod vaults;
 pub use audit::{Completeness, KeptStream};
 pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use erasure::Erased;
+pub use image::{ImageManifest, ReleaseNote, Software};
 pub use site::{
     AgentCertificate, ApplianceEntry, ApplianceIdentity, CountWord, Custodian, Dataset, DiskWord, Enrolment, Network, PcrValue, Release,
     Roster, RosterEntry, Site, Skip, Subnet, VaultApproval,
@@ -51,4 +53,5 @@ statements! {
     StreamRoot: "root", "a stream's root";
     Erased: "erased", "a certificate of erasure";
     Completeness: "completeness", "a completeness statement";
+    ImageManifest: "image", "a boot image's manifest";
 }

@@ -101,7 +101,7 @@ fn a_tool_that_runs_on_a_laptop_needs_no_tpm_library() {
     let packages: BTreeMap<_, _> = metadata().packages.iter().map(|p| (p.id.clone(), p)).collect();
     let nodes: BTreeMap<_, _> = metadata().resolve.as_ref().expect("resolved").nodes.iter().map(|n| (n.id.clone(), n)).collect();
     let mut wrong = Vec::new();
-    for tool in ["hoidla-agent", "hoidla-custodian", "hoidla-provision", "hoidla-verify-cli"] {
+    for tool in ["hoidla-agent", "hoidla-custodian", "hoidla-provision", "hoidla-verify-cli", "hoidla-image"] {
         let mut todo = vec![metadata().workspace_packages().iter().find(|p| p.name == tool).expect("the tool exists").id.clone()];
         let mut seen = BTreeSet::new();
         while let Some(id) = todo.pop() {

@@ -1,0 +1,89 @@
+//! What is in an image, and that it is the same each time.
+
+use hoidla_image::{
+    deb,
+    initramfs::{self, AUTHORITY, PROFILE, RELEASE},
+    inspect::Inside,
+    lock::Part,
+    modules::Kernel,
+    stick::{self, Stick},
+};
+use hoidla_verify::pe::Image;
+
+use crate::world::{self, archive, build, built, lock, signed};
+
+fn contents(image: &[u8]) -> initramfs::Contents {
+    let image = Image::parse(image).unwrap();
+    initramfs::read(image.section(".initrd").unwrap().content).unwrap()
+}
+
+#[test]
+fn the_same_inputs_are_the_same_bytes() {
+    assert!(build(world::PROFILE).unwrap().image == built().image, "two builds differ");
+}
+
+#[test]
+fn an_image_holds_one_program_and_nothing_to_log_in_with() {
+    let contents = contents(&built().image);
+    let programs: Vec<&String> = contents.keys().filter(|p| !p.starts_with("lib") && !p.starts_with("etc/hoidla/")).collect();
+    assert_eq!(programs, ["init"]);
+    for needed in [AUTHORITY, PROFILE, RELEASE, "lib/modules/order", "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"] {
+        assert!(contents.contains_key(needed), "{needed}");
+    }
+    assert_eq!(contents[PROFILE], world::PROFILE.as_bytes());
+    let inside = Inside::of(&built().image).unwrap();
+    assert!(inside.cmdline.contains("lockdown=confidentiality") && inside.certificate.is_none());
+    assert_eq!(inside.authority, world::authority(1).statements.verifying_key().to_sec1());
+    assert!(inside.note.software.iter().any(|s| s.name.starts_with("linux-image-")) && inside.note.software.len() > 3);
+}
+
+#[test]
+fn modules_come_after_what_they_need_and_keep_their_signatures() {
+    let contents = contents(&built().image);
+    let order: Vec<&str> = std::str::from_utf8(&contents["lib/modules/order"]).unwrap().lines().collect();
+    let at = |name: &str| order.iter().position(|m| *m == format!("{name}.ko")).unwrap_or_else(|| panic!("{name} in {order:?}"));
+    assert!(at("failover") < at("net_failover") && at("net_failover") < at("virtio_net"));
+    assert!(at("scsi_mod") < at("libata") && at("libata") < at("ahci"));
+    for module in &order {
+        assert!(contents[&format!("lib/modules/{module}")].ends_with(b"~Module signature appended~\n"), "{module}");
+    }
+    assert_eq!(order.len(), contents.keys().filter(|p| p.ends_with(".ko")).count());
+}
+
+#[test]
+fn soft_wishes_are_followed_through_aliases_and_firmware_is_reported() {
+    let package = lock().of(Part::Kernel).next().unwrap();
+    let files = deb::unpack(&archive().fetch(package).unwrap(), |p| p.starts_with("lib/modules/")).unwrap();
+    let kernel = Kernel::of(&files).unwrap();
+    let closure = |names: &[&str]| kernel.closure(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+    let names = |c: &hoidla_image::modules::Closure| c.modules.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+
+    // libcrc32c asks for crypto-crc32c, an alias that several modules offer.
+    let xfs = names(&closure(&["xfs"]).unwrap());
+    let at = |name: &str| xfs.iter().position(|m| m == name).unwrap_or_else(|| panic!("{name} in {xfs:?}"));
+    assert!(at("crc32c_generic") < at("libcrc32c") && at("libcrc32c") < at("xfs"));
+
+    let ice = closure(&["ice"]).unwrap();
+    assert!(ice.firmware.iter().any(|f| f.starts_with("ice: intel/ice/")), "{:?}", ice.firmware);
+    let built_in = closure(&["virtio_pci", "tpm_crb"]).unwrap();
+    assert_eq!((built_in.builtin.len(), built_in.modules.len()), (2, 0));
+    // A name is one thing, however it is written, and comes once.
+    assert_eq!(names(&closure(&["nvme-core", "nvme_core", "nvme"]).unwrap()).iter().filter(|n| *n == "nvme_core").count(), 1);
+    let e = format!("{:?}", closure(&["no_such_module"]).unwrap_err());
+    assert!(e.contains("no_such_module") && e.contains("profile"), "{e}");
+}
+
+#[test]
+fn a_profile_that_asks_for_what_is_not_there_builds_nothing() {
+    assert!(build(&world::PROFILE.replace("virtio_blk", "virtio_blc")).is_err());
+    assert!(build("version = 1\n").is_err());
+}
+
+#[test]
+fn a_stick_carries_the_image_and_keeps_within_its_size() {
+    let stick =
+        Stick { image: signed().clone(), manifest: world::manifest().into(), certificate: world::boot_key(0).certificate().to_vec() };
+    let bytes = stick::write(&stick).unwrap();
+    assert!(bytes.len() <= 40 << 20 && stick.image.len() <= 25_000_000);
+    assert_eq!(stick::read(&bytes).unwrap(), stick);
+}
