@@ -50,7 +50,7 @@ pub async fn rows(folder: &Path, rounds: usize) -> Result<Vec<Row>> {
     let middle = |all: &[f64]| low_median_high(all).1 / 1e3;
     let note = format!(
         "{:.0} us from sealing to acknowledgement on both disks, p50; fio {:.0} us (4 KiB write and fdatasync, one disk, p50s added); \
-         limit: wake-ups of five threads in two processes, and the mark that an idle store writes and flushes behind each record",
+         limit: two flushes, and wake-ups of five threads in two processes",
         middle(&ours),
         middle(&fio)
     );
