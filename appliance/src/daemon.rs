@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use std::{
 use anyhow::Context;
 use hoidla_door::{Admission, AgentNames, Limits};
 use hoidla_protocol::Health;
+use hoidla_tpm::Tpm;
 use hoidla_uring::{Report, Store};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -94,6 +95,9 @@ pub struct Daemon {
     pub papers: Arc<Papers>,
     /// What it keeps.
     pub store: Store,
+    /// Its TPM. A question put to it outlives the daemon's end: whoever must have it alone waits
+    /// until this one is held by nobody.
+    pub tpm: Weak<Tpm>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) windows: Arc<Semaphore>,
@@ -186,6 +190,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
     warn_of_development(&papers);
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
+    let tpm_held = Arc::downgrade(&tpm);
     check_counters(&tpm, &papers)?;
     raise_counters(&tpm, state, &papers)?;
     let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
@@ -222,6 +227,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         settings,
         papers,
         store,
+        tpm: tpm_held,
         admission,
         acceptor: TlsAcceptor::from(tls),
         ceremonies,

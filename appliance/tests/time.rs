@@ -95,14 +95,6 @@ async fn generations(running: &Running) -> Vec<u32> {
     running.daemon.store.tenures().await.unwrap().iter().map(|t| t.generation.number).collect()
 }
 
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !done().await {
-        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
-}
-
 fn panel(e: &Embassy) -> Option<Panel> {
     serde_json::from_slice(&fs::read(e.state().health()).ok()?).ok()
 }

@@ -323,8 +323,11 @@ impl Running {
 
     pub async fn stop(self) {
         self.daemon.ask_to_stop();
+        let tpm = self.daemon.tpm.clone();
         drop(self.daemon);
         self.served.await.unwrap().unwrap();
+        // libtss2 connects to a software TPM for each command: two at once would sweep each other's sessions.
+        until("its last question to the TPM is answered", async || tpm.strong_count() == 0).await;
     }
 }
 
@@ -367,4 +370,13 @@ pub fn start_child(e: &Embassy) -> (Child, String) {
     };
     assert!(panel.development && panel.tpm_proof == "trusted-on-first-use");
     (child, panel.listen)
+}
+
+/// Waits until something is so, half a minute at most.
+pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !done().await {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
 }
