@@ -1,190 +1,31 @@
 //! A custodian at work with real files, and against an appliance that lies.
 #![forbid(unsafe_code)]
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod common;
 
-use clap::Parser as _;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use common::*;
 use hoidla_cli::PassphraseSource;
-use hoidla_crypto::{
-    Secret,
-    envelope::CustodianKeys,
-    hpke,
-    keyfile::{Cost, KeyFile, Role},
-    keys::{AuthorityKeys, ReaderKeys},
-    sign::{Signed, read_unverified},
-};
+use hoidla_crypto::{hpke, keys::ReaderKeys, sign::Signed};
 use hoidla_custodian::{
     ceremony::{approval, check},
-    cli,
     confirm::confirm,
-    grant::{self, Wanted},
+    grant::{self},
     new,
     papers::{Known, Papers, read_grant, read_reader},
     review::{Asked, Page},
-    trust::{self, Standing, Trust},
 };
 use hoidla_format::{
-    Bytes, Hash32, Moment, Name, Statement,
+    Bytes, Hash32, Name,
     statement::{hash, write},
-    statements::{ApplianceEntry, Challenge, Covers, Dataset, Door, Grant, Release, Roster, RosterEntry, Site, VaultApproval},
+    statements::{Challenge, Covers, Dataset, Door, Grant, Release, Site, VaultApproval},
 };
 use hoidla_quorum::{
-    dealing::{Dealing, DealingInput, deal},
+    dealing::Dealing,
     intake::{Covered, Intake},
     opening::open_share,
-    share::VaultId,
 };
-use hoidla_verify::{ReleaseKey, ReleasePublic};
-
-const PEOPLE: [&str; 7] = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf"];
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn fixed(byte: u8) -> Secret<32> {
-    Secret::filled(|b| b.fill(byte))
-}
-
-fn keys_of(person: usize) -> CustodianKeys {
-    CustodianKeys::from_seed(&fixed(person as u8 + 1))
-}
-
-fn release_key() -> ReleasePublic {
-    ReleaseKey::from_secret(&fixed(9)).unwrap().public()
-}
-
-/// A folder with a signed site, and dealings of it.
-struct Stage {
-    folder: tempfile::TempDir,
-    authority: AuthorityKeys,
-    roster: Roster,
-    known: Known,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self::of(77, true)
-    }
-
-    fn of(authority: u8, development: bool) -> Self {
-        let authority = AuthorityKeys::from_seed(&fixed(authority));
-        let cards: Vec<_> = (0..PEOPLE.len()).map(|i| keys_of(i).public_card(&name(PEOPLE[i]))).collect();
-        let roster = Roster {
-            site: name("lux"),
-            name: name("main"),
-            quorum: 2,
-            recovery_quorum: 3,
-            custodians: cards[..3].to_vec(),
-            recovery: cards[3..].to_vec(),
-        };
-        let site = Site {
-            site: name("lux"),
-            serial: 4,
-            development,
-            authority: Bytes(authority.statements.verifying_key().to_sec1()),
-            release_key: Bytes(release_key().to_sec1()),
-            door_root: Bytes(vec![1]),
-            revoked_agents: vec![],
-            appliances: vec![ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:1".into(), network: None }],
-            rosters: vec![RosterEntry { name: name("main"), hash: hash(&write(&roster)) }],
-            datasets: ["land", "court"]
-                .map(|d| Dataset {
-                    name: name(d),
-                    title: format!("The {d} registry"),
-                    roster: name("main"),
-                    retention_days: 1,
-                    share: None,
-                })
-                .into(),
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("site.txt");
-        fs::write(&path, authority.statements.sign_statement("authority", &site)).unwrap();
-        let known = Known::read(&path).unwrap();
-        Self { folder, authority, roster, known }
-    }
-
-    fn deal(&self, dataset: &str, vault_epoch: u32) -> Dealing {
-        let input = DealingInput {
-            vault: VaultId { site: name("lux"), dataset: name(dataset), vault_epoch },
-            development: true,
-            roster: &self.roster,
-            release_key: &release_key(),
-            appliances: &[],
-            dealt: Moment::from_seconds(1_800_000_000),
-        };
-        deal(&input, &mut rand_core::UnwrapErr(getrandom::SysRng)).unwrap()
-    }
-
-    fn signed<S: Statement>(&self, statement: &S) -> Vec<u8> {
-        self.authority.statements.sign_statement("authority", statement).into_bytes()
-    }
-
-    fn put(&self, file: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.folder.path().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    fn papers(&self, dealings: &[&Dealing]) -> Papers {
-        let mut papers = Papers::default();
-        for d in dealings {
-            for note in [self.signed(&d.vault), self.signed(&d.quorum), self.signed(&d.recovery)] {
-                papers.add(&self.known, &note).unwrap();
-            }
-        }
-        papers
-    }
-
-    fn grant(&self, dealings: &[&Dealing]) -> Signed<Grant> {
-        let request = grant::Request {
-            appliance: name("lux-1"),
-            reader: ReaderKeys::from_seed(&fixed(42)).public(&name("reader-1")),
-            wanted: dealings.iter().map(|d| Wanted { dataset: d.vault.dataset.clone(), vault_epoch: Some(d.vault.vault_epoch) }).collect(),
-            purpose: "A drill".into(),
-            open_for_seconds: 3600,
-        };
-        let grant = grant::write(&self.known, &self.papers(dealings), request).unwrap();
-        read_unverified(keys_of(0).signing_key().sign_statement("alpha", &grant).as_bytes()).unwrap()
-    }
-}
-
-fn challenge(grant: &Signed<Grant>, one_time: &hpke::KeyPair, site_hash: Hash32) -> Challenge {
-    Challenge {
-        grant: grant.hash,
-        appliance: name("lux-1"),
-        site_hash,
-        nonce: Bytes(vec![3; 32]),
-        one_time_key: Bytes(one_time.public().to_bytes()),
-        attestation_key: Bytes(vec![]),
-        reset_count: 1,
-        restart_count: 0,
-        release: name("drill"),
-        development: true,
-        valid_for_seconds: 86_400,
-        quote: Bytes(vec![]),
-    }
-}
-
-fn passphrase(stage: &Stage, text: &str) -> PassphraseSource {
-    let path = stage.put("passphrase", text.as_bytes());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    PassphraseSource { passphrase_file: Some(path) }
-}
-
-fn told<T>(result: anyhow::Result<T>) -> String {
-    match result {
-        Ok(_) => panic!("taken"),
-        Err(e) => hoidla_cli::end::told(&e),
-    }
-}
 
 #[test]
 fn a_new_key_opens_with_its_passphrase_only_and_is_never_overwritten() {
@@ -449,108 +290,4 @@ fn a_grant_leaves_out_what_the_newest_release_retired() {
     let all = grant::write(&stage.known, &papers, request("land")).unwrap();
     assert_eq!(all.covers.iter().map(|c| c.vault_epoch).collect::<Vec<_>>(), [2]);
     assert!(told(grant::write(&stage.known, &papers, request("land:1"))).contains("doesn't approve vault epoch 1 of land"));
-}
-
-/// A site file of this authority with this serial and address.
-fn site_file(stage: &Stage, serial: u32, address: &str) -> Known {
-    let mut site = stage.known.site.statement.clone();
-    (site.serial, site.appliances[0].address) = (serial, address.into());
-    Known::read(&stage.put("other-site.txt", &stage.signed(&site))).unwrap()
-}
-
-#[test]
-fn an_authority_once_believed_is_never_swapped() {
-    let (stage, foreign) = (Stage::new(), Stage::of(78, true));
-    let (alpha, keys) = (name("alpha"), keys_of(0));
-    let key = stage.folder.path().join("alpha.key");
-    let check = |known: &Known| trust::check(&key, &alpha, &keys, known);
-    assert_eq!(check(&stage.known).unwrap(), Standing::Unknown);
-    assert!(!trust::beside(&key).exists(), "looking remembers nothing");
-    trust::remember(&key, &alpha, &keys, &stage.known).unwrap();
-    assert_eq!(trust::beside(&key), stage.folder.path().join("alpha.key.trust"));
-    assert_eq!(check(&stage.known).unwrap(), Standing::Known);
-
-    let e = told(check(&foreign.known));
-    assert!(e.contains(&foreign.known.fingerprint()) && e.contains(&stage.known.fingerprint()) && e.contains("next: don't go on"), "{e}");
-    let e = told(check(&site_file(&stage, 3, "127.0.0.1:1")));
-    assert!(e.contains("serial 3, and you have seen serial 4") && e.contains("next: fetch the newest"), "{e}");
-    assert!(told(check(&site_file(&stage, 4, "127.0.0.1:2"))).contains("another site file of serial 4"));
-    // A newer one of the same authority is believed, and then its forerunner no more.
-    assert_eq!(check(&site_file(&stage, 5, "127.0.0.1:1")).unwrap(), Standing::Known);
-    assert!(told(check(&stage.known)).contains("out of date"));
-}
-
-#[test]
-fn a_trust_file_is_its_custodian_s_own_or_refused() {
-    let stage = Stage::new();
-    let (alpha, keys) = (name("alpha"), keys_of(0));
-    let key = stage.folder.path().join("alpha.key");
-    trust::remember(&key, &alpha, &keys, &stage.known).unwrap();
-    let good = fs::read_to_string(trust::beside(&key)).unwrap();
-    let refused = |text: &str| {
-        fs::write(trust::beside(&key), text).unwrap();
-        let e = told(trust::check(&key, &alpha, &keys, &stage.known));
-        assert!(e.contains("next: this file was damaged or changed"), "{e}");
-        assert!(trust::remember(&key, &alpha, &keys, &stage.known).is_err(), "nor is it written over");
-    };
-    refused(&good.replace("serial = 4", "serial = 1"));
-    refused(&good[..good.len() / 2]);
-    refused("");
-    // Another custodian's, put into this one's place; and another's with this one's name in it.
-    let other = stage.folder.path().join("bravo.key");
-    trust::remember(&other, &name("bravo"), &keys_of(1), &stage.known).unwrap();
-    refused(&fs::read_to_string(trust::beside(&other)).unwrap());
-    let forged = Trust { custodian: alpha.clone(), sites: vec![] };
-    refused(&keys_of(1).signing_key().sign_statement("alpha", &forged));
-}
-
-fn run(args: &[&str]) -> anyhow::Result<hoidla_cli::Outcome> {
-    let all = std::iter::once("hoidla-custodian").chain(args.iter().copied()).chain(["--quiet"]);
-    cli::run(cli::Args::parse_from(all))
-}
-
-/// The program itself: from a key to a refusal, without an appliance (nothing listens at the address).
-#[test]
-fn the_program_pins_at_the_first_confirm_and_refuses_before_it_connects() {
-    let stage = Stage::new();
-    let path = |file: &str| stage.folder.path().join(file).display().to_string();
-    passphrase(&stage, "drei rote Schiffe");
-    let key = KeyFile::protect_at(Cost::LEAST, Role::Custodian, &name("alpha"), &fixed(1), "drei rote Schiffe").unwrap();
-    stage.put("alpha.key", &key);
-    let land = stage.deal("land", 1);
-    stage.put("dealt/vault.txt", &stage.signed(&land.vault));
-    stage.put("dealt/envelopes.txt", &stage.signed(&land.quorum));
-    stage.put("grant.txt", stage.grant(&[&land]).note.as_bytes());
-    let (key, pass, grant, dealt) = (path("alpha.key"), path("passphrase"), path("grant.txt"), path("dealt"));
-    let with = |command: &str, site: &str, more: &[&str]| {
-        run(&[&[command, "--key", &key, "--passphrase-file", &pass, "--site", site], more].concat())
-    };
-    let (site, foreign) = (path("site.txt"), Stage::of(78, true));
-    let swapped = foreign.folder.path().join("site.txt").display().to_string();
-    let approve = |site: &str, more: &[&str]| told(with("approve", site, &[&["--grant", &grant, "--yes"], more].concat()).map(drop));
-
-    // Nothing remembered: a script must say whom it means.
-    let e = approve(&site, &[]);
-    assert!(e.contains("no trust file") && e.contains("--authority"), "{e}");
-    assert!(approve(&site, &["--authority", &foreign.known.fingerprint()]).contains("not those you gave"));
-    assert!(!trust::beside(Path::new(&key)).exists());
-    // A dealing whose shares don't open is no reason to believe anybody.
-    let bad = stage.put("bad/envelopes.txt", &stage.signed(&land.quorum));
-    assert_eq!(with("confirm", &site, &[&bad.display().to_string()]).unwrap(), hoidla_cli::Outcome::No);
-    assert!(!trust::beside(Path::new(&key)).exists());
-    assert_eq!(with("confirm", &site, &[&dealt]).unwrap(), hoidla_cli::Outcome::Done);
-    assert!(trust::beside(Path::new(&key)).exists());
-    // Remembered: the right one goes on to the door, the other is refused before, whatever digits are given.
-    assert!(approve(&site, &[]).contains("cannot enter lux-1"));
-    for command in ["approve", "review", "seal"] {
-        let e = told(with(command, &swapped, &["--grant", &grant]).map(drop));
-        assert!(e.contains("of another authority"), "{command}: {e}");
-    }
-    assert!(approve(&swapped, &["--authority", &foreign.known.fingerprint()]).contains("of another authority"));
-    assert!(told(with("status", &swapped, &[]).map(drop)).contains("of another authority"));
-    assert!(told(with("confirm", &swapped, &[&dealt]).map(drop)).contains("authority"));
-    // The trust file lost: digits compared by telephone put it back.
-    fs::remove_file(trust::beside(Path::new(&key))).unwrap();
-    assert!(approve(&site, &["--authority", &stage.known.fingerprint().replace(' ', "")]).contains("cannot enter lux-1"));
-    assert!(approve(&site, &[]).contains("cannot enter lux-1"));
 }
