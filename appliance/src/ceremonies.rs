@@ -2,7 +2,8 @@
 //!
 //! Promises: a ceremony's one-time key lives in locked memory until its end; keys
 //! are kept only re-wrapped to the reader, and forgotten when the machine's clock, which
-//! counts sleep too, passes the grant's time or a custodian seals; sealing ends an opening
+//! counts sleep too, passes the grant's time or a custodian seals; each challenge carries the
+//! TPM's quote of it; sealing ends an opening
 //! under way; approvals are decided by
 //! `hoidla-quorum`'s intake, one at a time.
 
@@ -23,13 +24,15 @@ use hoidla_format::{
     Bytes, Hash32, Name, statement,
     statements::{Approval, Challenge, Covers, Grant, Vault},
 };
+use hoidla_log::Says;
 use hoidla_protocol::{Code, Key, Progress, Refused, Response, Type, VaultProgress};
 use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
 use hoidla_tpm::{Clock, Tpm};
 use hoidla_uring::{Store, StoreError};
-use hoidla_verify::TpmName;
+use hoidla_verify::{TpmName, opening};
 
 use crate::{
+    checkpoints::Signer,
     headers::{Place, wrapped_key},
     helper::{Ended, Ground, Helpers, Wrapped},
     machine,
@@ -45,6 +48,9 @@ pub const MOST_EPOCHS: usize = 10_000;
 pub struct Ceremonies {
     ground: Ground,
     papers: Arc<Papers>,
+    signer: Arc<Signer>,
+    /// What register 15 was extended by since the machine's start.
+    measured: Vec<Hash32>,
     tpm: Arc<Tpm>,
     helpers: Helpers,
     admission: Arc<Admission>,
@@ -90,10 +96,17 @@ fn failed(e: impl std::fmt::Display) -> Refused {
 
 impl Ceremonies {
     /// None under way yet.
-    pub fn new(ground: Ground, tpm: Arc<Tpm>, helpers: Helpers, admission: Arc<Admission>, store: Store) -> Self {
+    pub(crate) fn new(
+        ground: Ground,
+        (signer, measured): (Arc<Signer>, Vec<Hash32>),
+        tpm: Arc<Tpm>,
+        helpers: Helpers,
+        admission: Arc<Admission>,
+        store: Store,
+    ) -> Self {
         let inner = Mutex::new(Inner { intake: Intake::new(MOST), held: HashMap::new(), keys: HashMap::new() });
         let papers = ground.papers.clone();
-        Self { ground, papers, tpm, helpers, admission, store, inner, turn: tokio::sync::Mutex::default() }
+        Self { ground, papers, signer, measured, tpm, helpers, admission, store, inner, turn: tokio::sync::Mutex::default() }
     }
 
     async fn clock(&self) -> anyhow::Result<Clock> {
@@ -131,8 +144,8 @@ impl Ceremonies {
         }
         let clock = self.clock().await.map_err(failed)?;
         let held = Held { one_time: KeyPair::generate(), boots: boots(&clock), ended: Ended::default() };
-        let challenge = self.challenge(&grant, &held.one_time, &clock);
         let covered = self.covered(&grant.statement)?;
+        let challenge = self.quoted(self.challenge(&grant, &held.one_time, &clock)).await.map_err(failed)?;
         let answer = self.answer(&grant.statement, &challenge);
         if answer.encode().len() > Type::Challenged.bounds().1 {
             return Err(refused(Code::Grant, "the grant covers more vaults than one answer holds; grant fewer at once"));
@@ -185,8 +198,16 @@ impl Ceremonies {
             release: self.papers.release.statement.name.clone(),
             development: self.papers.release.statement.development,
             valid_for_seconds: LONGEST_CHALLENGE,
+            measured: self.measured.clone(),
             quote: Bytes::default(),
         }
+    }
+
+    /// With the TPM's quote of it, by which custodians tell what runs here.
+    async fn quoted(&self, challenge: Challenge) -> anyhow::Result<Challenge> {
+        let (signer, text) = (self.signer.clone(), opening::quoted(&challenge));
+        let line = tokio::task::spawn_blocking(move || signer.line(Says::Asks, &text)).await??;
+        Ok(Challenge { quote: Bytes(line.bytes), ..challenge })
     }
 
     fn covered(&self, grant: &Grant) -> Result<Vec<Covered>, Refused> {

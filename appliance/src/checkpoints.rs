@@ -64,7 +64,7 @@ impl Signer {
         other.ek == self.papers.identity.ek
     }
 
-    /// A signature line that says this of a checkpoint's text. Blocks until the TPM has signed.
+    /// A signature line that says this of a text. Blocks until the TPM has signed.
     pub fn line(&self, says: Says, text: &str) -> anyhow::Result<Signature> {
         let quote = self.tpm.quote(&self.papers.approved, &self.key, &says.qualifying(text))?;
         Ok(quote.line(&self.origin(), &self.key.0))

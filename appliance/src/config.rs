@@ -8,6 +8,7 @@
 //! STATE/store.txt         the name of the store on the disks
 //! STATE/skips/            the authority's words about time
 //! STATE/erased/           certificates of disks that were erased
+//! STATE/measured.txt      what register 15 was extended by since the machine's start
 //! STATE/checkpoint.txt    the last head of the log that was signed here
 //! STATE/health.json       written by the running daemon, for the panel
 //! ```
@@ -116,6 +117,11 @@ impl State {
     /// Where certificates of erased disks are kept.
     pub fn erased(&self) -> PathBuf {
         self.folder.join("erased")
+    }
+
+    /// What register 15 was extended by since the machine's start.
+    pub fn measured(&self) -> PathBuf {
+        self.folder.join("measured.txt")
     }
 
     /// The last checkpoint that was signed.

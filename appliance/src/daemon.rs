@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::Context;
 use hoidla_door::{Admission, AgentNames, Limits};
+use hoidla_format::statements::Proof;
 use hoidla_protocol::Health;
 use hoidla_tpm::Tpm;
 use hoidla_uring::{Report, Store};
@@ -38,6 +39,7 @@ use crate::{
     hourly::Hourly,
     identify,
     machine::{self, Membership, NodeKey},
+    measure::measure,
     papers::Papers,
     scrubber::{Scrubber, Wholeness},
     session::{self, Patience, Writers},
@@ -46,9 +48,6 @@ use crate::{
     trays::{TrayHealth, Trays, words::Words},
     witness::Witness,
 };
-
-/// The PCR that tells under which papers the daemon runs.
-const PCR_PAPERS: u8 = 15;
 
 /// Bounds on memory, time and crowds.
 #[derive(Clone, Debug)]
@@ -135,7 +134,7 @@ pub struct Panel {
     /// Whether it is for development.
     pub development: bool,
     /// How the TPM was proven.
-    pub tpm_proof: String,
+    pub tpm_proof: Proof,
     /// Disks configured, and current.
     pub disks: (u8, u8),
     /// Bytes in use, and all.
@@ -204,14 +203,14 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let admission = admission(&papers)?;
     let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone(), turn: Mutex::default() });
-    tpm.pcr_extend(PCR_PAPERS, &papers.digest())?;
+    let measured = measure(state, &tpm, &papers)?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
     let witness = Arc::new(Witness::new(state.witnessed(), authority, signer.clone())?);
-    let checkpoints = Checkpoints::open(signer, store.clone(), state.checkpoint(), report.opened.only_reads.as_deref()).await?;
+    let checkpoints = Checkpoints::open(signer.clone(), store.clone(), state.checkpoint(), report.opened.only_reads.as_deref()).await?;
     let standing: Vec<String> = checkpoints.silent().map(rolled_back).into_iter().collect();
     standing.iter().for_each(|what| tracing::error!("ALARM: {what}"));
-    let ceremonies = Arc::new(Ceremonies::new(ground, tpm.clone(), helpers, admission.clone(), store.clone()));
+    let ceremonies = Arc::new(Ceremonies::new(ground, (signer.clone(), measured), tpm.clone(), helpers, admission.clone(), store.clone()));
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
     let scrubber = Scrubber::new(store.clone());
@@ -257,8 +256,8 @@ fn warn_of_development(papers: &Papers) {
     if papers.release.statement.development {
         tracing::warn!("DEVELOPMENT RELEASE {}: for drills and tests only", papers.release.statement.name);
     }
-    if papers.enrolment.statement.proof == "trusted-on-first-use" {
-        tracing::warn!("this appliance's TPM was trusted on first use: nobody has proven that it is genuine");
+    if papers.enrolment.statement.proof == Proof::TrustedOnFirstUse {
+        tracing::warn!("this appliance's TPM was {}", Proof::TrustedOnFirstUse.words());
     }
 }
 
@@ -408,7 +407,7 @@ impl Panel {
             appliance: d.papers.identity.name.to_string(),
             release: d.papers.release.statement.name.to_string(),
             development: d.papers.release.statement.development,
-            tpm_proof: d.papers.enrolment.statement.proof.clone(),
+            tpm_proof: d.papers.enrolment.statement.proof,
             disks: (h.copies, h.current),
             used: (h.used, h.capacity),
             streams: h.streams,

@@ -78,8 +78,8 @@ fn owner(identity: &ApplianceIdentity) -> [u8; 8] {
 pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     let config = state.config()?;
     let identity = identify::known(state)?;
-    let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity)?;
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
+    let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity, &tpm)?;
     not_older(state, &config, &identity, &papers)?;
     check_counters(&tpm, &papers)?;
     import(state, &papers, &tpm)?;

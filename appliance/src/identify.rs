@@ -1,19 +1,33 @@
-//! What the appliance's TPM says it is, for home to record before shipping.
+//! What the appliance's TPM says it is, and the proof of it that home asks for.
+//!
+//! Promises: asked again, a TPM is who it was, as long as it and the site's release key are the
+//! same: the enrolment signs the identity's hash. Broken off anywhere, it is begun anew.
 
 use std::fs;
 
 use anyhow::{Context, ensure};
 use hoidla_format::{
     Bytes, Name, statement,
-    statements::{ApplianceIdentity, Site},
+    statements::{ApplianceIdentity, Endorsement, KeyCreated, Site},
 };
-use hoidla_tpm::{Tcti, Tpm};
-use hoidla_verify::{PolicyRef, ReleasePublic};
+use hoidla_quorum::fingerprint;
+use hoidla_tpm::{Tcti, Tpm, identity::Keys};
+use hoidla_verify::{PolicyRef, Public, ReleasePublic, identity};
 
 use crate::{
     config::{State, replace},
     machine, papers,
 };
+
+/// The endorsement key of the TPM there: what home records before the machine is shipped.
+pub fn endorse(tcti: &Tcti) -> anyhow::Result<Endorsement> {
+    Ok(Endorsement { tpm: kind(tcti.as_str()).to_owned(), ek: bytes(&Tpm::open(tcti)?.endorsement_key()?) })
+}
+
+/// An endorsement key's digits, as home shows them too.
+pub fn ek_digits(ek: &Bytes) -> anyhow::Result<String> {
+    Ok(fingerprint::of_hash(&identity::ek_hash(&Public::parse(&ek.0)?)))
+}
 
 /// Makes the node key (once) and writes the identity, under the site file that the authority signed.
 pub fn identify(state: &State, site_note: &[u8], name: &Name) -> anyhow::Result<ApplianceIdentity> {
@@ -24,48 +38,48 @@ pub fn identify(state: &State, site_note: &[u8], name: &Name) -> anyhow::Result<
     let tpm = Tpm::open(&tcti)?;
     let release = ReleasePublic::from_sec1(&site.release_key.0)?;
     let reference = PolicyRef::node(&site.site, site.development);
-    let node = match machine::node(state)? {
-        Some(blob) => blob,
-        None => {
-            let blob = tpm.create_node_key(&release, &reference)?;
-            machine::keep_node(state, &blob)?;
-            blob
-        }
-    };
-    let keys = tpm.identity(&release, &reference, &node)?;
-    let identity = ApplianceIdentity {
-        site: site.site,
+    let keys = tpm.keys(&release, &reference)?;
+    if let Some(before) = as_before(state, &site, name, &keys)? {
+        return Ok(before);
+    }
+    let (begins, node) = (tpm.begins()?, tpm.create_node_key(&release, &reference)?);
+    let mut identity = ApplianceIdentity {
+        site: site.site.clone(),
         name: name.clone(),
         tpm: kind(&config.tpm).to_owned(),
-        ek: Bytes(keys.ek.marshal()),
-        srk: Bytes(keys.srk.marshal()),
-        ak: Bytes(keys.ak.marshal()),
-        node: Bytes(keys.node.marshal()),
-        release_counter: keys.release_counter,
-        site_counter: keys.site_counter,
-        hours_counter: keys.hours_counter,
+        ek: bytes(&keys.ek),
+        prover: bytes(&keys.prover),
+        srk: bytes(&keys.srk),
+        ak: bytes(&keys.ak),
+        node: bytes(node.blob.public()),
+        release_counter: begins.release,
+        site_counter: begins.site,
+        hours_counter: begins.hours,
+        created: Vec::new(),
     };
-    let identity = as_before(state, identity);
+    let words = tpm.vouch(&release, &reference, &node, &identity::qualifying(&identity))?;
+    identity.created = words.map(|(attest, signature)| KeyCreated { attest: Bytes(attest), signature: Bytes(signature.to_vec()) }).to_vec();
+    identity::check(&identity, &site)?; // as home will
+    machine::keep_node(state, &node.blob)?;
     replace(&state.identity(), statement::write(&identity).as_bytes())?;
     Ok(identity)
 }
 
-/// Asked again, a TPM is who it was, though its counters have grown: the enrolment signs the
-/// identity's hash.
-fn as_before(state: &State, now: ApplianceIdentity) -> ApplianceIdentity {
-    let Ok(before) = known(state) else { return now };
-    let same = ApplianceIdentity {
-        release_counter: before.release_counter,
-        site_counter: before.site_counter,
-        hours_counter: before.hours_counter,
-        ..now.clone()
-    };
-    if same == before { before } else { now }
+/// The identity that was written, if it is still this TPM's and this site's.
+fn as_before(state: &State, site: &Site, name: &Name, keys: &Keys) -> anyhow::Result<Option<ApplianceIdentity>> {
+    let (Ok(before), Some(node)) = (known(state), machine::node(state)?) else { return Ok(None) };
+    let theirs = (&before.name, &before.ek, &before.prover, &before.srk, &before.ak, &before.node);
+    let ours = (name, &bytes(&keys.ek), &bytes(&keys.prover), &bytes(&keys.srk), &bytes(&keys.ak), &bytes(node.public()));
+    Ok((theirs == ours && identity::check(&before, site).is_ok()).then_some(before))
+}
+
+fn bytes(public: &Public) -> Bytes {
+    Bytes(public.marshal())
 }
 
 /// The identity's hash, as the authority's program prints it: to be compared by telephone.
 pub fn digits(identity: &ApplianceIdentity) -> String {
-    hoidla_quorum::fingerprint::of_hash(&statement::hash(&statement::write(identity)))
+    fingerprint::of_hash(&statement::hash(&statement::write(identity)))
 }
 
 fn kind(tcti: &str) -> &'static str {

@@ -19,6 +19,7 @@ mod hourly;
 pub mod identify;
 pub mod keep;
 pub mod machine;
+mod measure;
 pub mod papers;
 pub mod pid1;
 pub mod recount;

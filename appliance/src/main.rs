@@ -6,7 +6,8 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hoidla_cli::{NextStep, Outcome, Output, Screen, human, main_with};
-use hoidla_format::{Moment, Name};
+use hoidla_format::{Moment, Name, statement};
+use hoidla_tpm::Tcti;
 use hoidlad::{
     config::State,
     daemon::{self, Panel, Settings},
@@ -35,7 +36,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make this TPM's keys and write what home must record.
+    /// Write the TPM's endorsement key, for home to record before the machine is shipped.
+    #[command(after_help = "Example:
+  hoidlad endorse --out ek.txt
+then, at home: hoidla-provision record-ek lux-1 ek.txt")]
+    Endorse {
+        /// Where the TPM is.
+        #[arg(long, default_value = "device:/dev/tpmrm0")]
+        tpm: Tcti,
+        /// Where to put it.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make this TPM's keys and write who it is, with the proof: take it home.
     Identify {
         /// The site file, signed by the authority.
         site: PathBuf,
@@ -57,6 +70,9 @@ enum Command {
         /// Erase the disks and begin anew. Everything on them is lost.
         #[arg(long)]
         format: bool,
+        /// Where to put the enrolment that this TPM opened: home keeps it (hoidla-provision proven).
+        #[arg(long)]
+        out: Option<PathBuf>,
     },
     /// Serve.
     Run {
@@ -133,10 +149,15 @@ fn main() -> ExitCode {
             return Ok(Outcome::Done);
         }
         hoidla_tpm::silence_libtss2();
+        if let Command::Endorse { tpm, out } = &cli.command {
+            return endorse_command(&cli.output, tpm, out);
+        }
         let state = State::at(&cli.state)?;
         match cli.command {
             Command::Identify { site, name, out } => identify_command(&state, &cli.output, &site, &name, out),
-            Command::Enrol { papers, disk_size, format } => enrol_command(&state, &cli.output, Enrol { papers, disk_size, format }),
+            Command::Enrol { papers, disk_size, format, out } => {
+                enrol_command(&state, &cli.output, Enrol { papers, disk_size, format }, out)
+            }
             Command::Run { log_json, accept_loss } => run(&state, log_json, accept_loss),
             Command::Verify => verify(&state, &cli.output),
             Command::Skip { word } => skip(&state, &cli.output, &word),
@@ -144,13 +165,27 @@ fn main() -> ExitCode {
             Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
             Command::EraseDisk { tray, leave, all: _, yes } => erase_disk(&state, &cli.output, tray, leave, yes),
             Command::Status => status(&state, &cli.output),
-            Command::OpenHelper => unreachable!("answered above"),
+            Command::OpenHelper | Command::Endorse { .. } => unreachable!("answered above"),
         }
     })
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn endorse_command(output: &Output, tpm: &Tcti, out: &PathBuf) -> anyhow::Result<Outcome> {
+    let endorsement = identify::endorse(tpm)?;
+    let digits = identify::ek_digits(&endorsement.ek)?;
+    hoidlad::config::replace(out, statement::write(&endorsement).as_bytes())?;
+    let text = format!(
+        "The endorsement key of this machine's TPM is in {}.\nKey {digits}: write these digits down with the machine's serial number.\n\
+         next, before the machine leaves your sight: hoidla-provision record-ek APPLIANCE {}",
+        out.display(),
+        out.display()
+    );
+    output.result(&serde_json::json!({ "endorsement": out, "fingerprint": digits, "tpm": endorsement.tpm }), text)?;
+    Ok(Outcome::Done)
 }
 
 fn identify_command(state: &State, output: &Output, site: &PathBuf, name: &Name, out: Option<PathBuf>) -> anyhow::Result<Outcome> {
@@ -162,18 +197,19 @@ fn identify_command(state: &State, output: &Output, site: &PathBuf, name: &Name,
     }
     let (path, digits) = (out.unwrap_or(path), identify::digits(&identity));
     let text = format!(
-        "The identity of {name} is in {}.\nIdentity {digits}: read these digits out by telephone to the authority.\nThe TPM was trusted as found (trusted on first use): nothing proves yet that it is genuine.\n\
-         next: take it home, let the authority deal halves for it and sign its enrolment",
-        path.display()
+        "The identity of {name} is in {}.\nIdentity {digits}: read these digits out by telephone to the authority.\nIts endorsement key is {}: home compares it with the one it recorded before shipping. Where none was recorded, nothing proves that this TPM is genuine.\n\
+         next: take it home, let the authority deal and enrol for it, and bring back the folder that it wrote",
+        path.display(),
+        identify::ek_digits(&identity.ek)?
     );
     output.result(
-        &serde_json::json!({ "identity": path, "fingerprint": digits, "tpm": identity.tpm, "proof": "trusted-on-first-use" }),
+        &serde_json::json!({ "identity": path, "fingerprint": digits, "tpm": identity.tpm, "ek": identify::ek_digits(&identity.ek)? }),
         text,
     )?;
     Ok(Outcome::Done)
 }
 
-fn enrol_command(state: &State, output: &Output, ask: Enrol) -> anyhow::Result<Outcome> {
+fn enrol_command(state: &State, output: &Output, ask: Enrol, out: Option<PathBuf>) -> anyhow::Result<Outcome> {
     if ask.format {
         let name = identify::known(state)?.name;
         let question = "All that is on this appliance's disks will be lost.";
@@ -192,10 +228,15 @@ fn enrol_command(state: &State, output: &Output, ask: Enrol) -> anyhow::Result<O
     if site.development {
         text += "\nThis is a DEVELOPMENT site: for drills and tests only.";
     }
-    text += &format!("\nThe TPM's proof: {}.", done.papers.enrolment.statement.proof);
+    let proof = done.papers.enrolment.statement.proof;
+    text += &format!("\nThe TPM: {}.", proof.words());
+    if let Some(out) = &out {
+        hoidlad::config::replace(out, done.papers.enrolment.note.as_bytes())?;
+        text += &format!("\nnext: take {} home, for hoidla-provision proven", out.display());
+    }
     let json = serde_json::json!({
         "appliance": done.papers.identity.name, "site": site.site, "serial": site.serial, "development": site.development,
-        "halves": done.halves, "formatted": done.formatted, "proof": done.papers.enrolment.statement.proof,
+        "halves": done.halves, "formatted": done.formatted, "proof": proof,
     });
     output.result(&json, text)?;
     Ok(Outcome::Done)
@@ -351,7 +392,7 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     if panel.development {
         screen.words(&format!("DEVELOPMENT RELEASE {}: for drills and tests only.", panel.release));
     }
-    screen.field("TPM", &panel.tpm_proof);
+    screen.field("TPM", panel.tpm_proof.words());
     screen.field("listens", &panel.listen);
     screen.field("disks", &format!("{} of {} current", panel.disks.1, panel.disks.0));
     screen.field("used", &format!("{} of {}, {} streams", human::bytes(panel.used.0), human::bytes(panel.used.1), panel.streams));

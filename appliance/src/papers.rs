@@ -2,7 +2,8 @@
 //!
 //! Promises: [`Papers`] exists only if every statement in it was signed by the
 //! authority and all of them fit together and this appliance's own identity.
-//! Nothing is held that isn't needed here: recovery envelopes stay at home.
+//! A parcel among them is opened by the TPM, or by none. Production takes no TPM that was
+//! trusted on first use. Nothing is held that isn't needed here: recovery envelopes stay at home.
 
 use std::{
     fs,
@@ -13,9 +14,10 @@ use anyhow::{Context, anyhow, bail, ensure};
 use hoidla_crypto::sign::{self, Signed, VerifyingKey};
 use hoidla_format::{
     Bytes, Hash32, Name, Statement, statement,
-    statements::{ApplianceIdentity, Door, Enrolment, Envelopes, Halves, Release, Roster, Site, Vault},
+    statements::{ApplianceIdentity, Door, Enrolment, Envelopes, Halves, Proof, Release, Roster, Site, Vault},
 };
-use hoidla_verify::{ReleasePublic, release};
+use hoidla_tpm::Tpm;
+use hoidla_verify::{Parcel, ReleasePublic, parcel, release};
 
 /// Who signs every paper.
 const AUTHORITY: &str = "authority";
@@ -49,6 +51,7 @@ pub struct Papers {
 #[derive(Default)]
 struct Pile {
     notes: Vec<(String, Vec<u8>, PathBuf)>,
+    parcels: Vec<(Parcel, PathBuf)>,
 }
 
 /// The kind that a text's first line names.
@@ -78,12 +81,42 @@ impl Pile {
 
     fn add(&mut self, path: &Path) -> anyhow::Result<()> {
         let context = || format!("{} cannot be read", path.display());
-        if fs::metadata(path).with_context(context)?.len() > statement::MOST as u64 {
-            return Ok(()); // longer than any statement, so none
+        if fs::metadata(path).with_context(context)?.len() > parcel::MOST as u64 {
+            return Ok(()); // longer than any paper, so none
         }
         let bytes = fs::read(path).with_context(context)?;
-        if let Some(kind) = kind_of(&bytes) {
+        if Parcel::is_one(&bytes) {
+            self.parcels.push((Parcel::from_bytes(&bytes).with_context(|| path.display().to_string())?, path.to_owned()));
+        }
+        self.take(bytes, path);
+        Ok(())
+    }
+
+    /// Takes a note, if it is one.
+    fn take(&mut self, bytes: Vec<u8>, path: &Path) {
+        if bytes.len() <= statement::MOST
+            && let Some(kind) = kind_of(&bytes)
+        {
             self.notes.push((kind, bytes, path.to_owned()));
+        }
+    }
+
+    /// Has the TPM open the parcels that are for this identity.
+    fn unpack(&mut self, identity: &ApplianceIdentity, tpm: &Tpm) -> anyhow::Result<()> {
+        let hash = statement::hash(&statement::write(identity));
+        for (parcel, path) in std::mem::take(&mut self.parcels) {
+            let context = || path.display().to_string();
+            if (&parcel.site, &parcel.appliance) != (&identity.site, &identity.name) {
+                continue; // another machine's
+            }
+            ensure!(
+                parcel.identity == hash,
+                "{} was sealed for another identity of {}: take home the identity.txt that stands here, and let the authority deal and enrol for it",
+                path.display(),
+                identity.name
+            );
+            let notes = parcel.open(&tpm.activate(&parcel.credential).with_context(context)?).with_context(context)?;
+            notes.into_iter().for_each(|note| self.take(note, &path));
         }
         Ok(())
     }
@@ -128,14 +161,22 @@ fn pick<S>(list: Vec<Signed<S>>, what: &str, fits: impl Fn(&S) -> bool) -> anyho
     match (fitting.pop(), fitting.is_empty()) {
         (Some(one), true) => Ok(one),
         (Some(_), false) => bail!("several papers are {what} of this appliance; give only the newest"),
-        (None, _) => bail!("no paper is {what} of this appliance; ask the authority for it"),
+        (None, _) => bail!(
+            "no paper is {what} of this appliance: home must deal and enrol for the identity.txt that stands here; bring the folder that it wrote then, parcel and all"
+        ),
     }
 }
 
 impl Papers {
-    /// Gathers and checks the papers in `paths` for the appliance of this identity.
-    pub fn gather(paths: &[PathBuf], authority: &VerifyingKey, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
-        let pile = Pile::gather(paths)?;
+    /// Gathers and checks the papers in `paths` for the appliance of this identity; its TPM opens
+    /// what is in parcels.
+    pub fn gather(paths: &[PathBuf], authority: &VerifyingKey, identity: &ApplianceIdentity, tpm: &Tpm) -> anyhow::Result<Self> {
+        let mut pile = Pile::gather(paths)?;
+        pile.unpack(identity, tpm)?;
+        Self::of(&pile, authority, identity)
+    }
+
+    fn of(pile: &Pile, authority: &VerifyingKey, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
         let site = pile.site(authority)?;
         let own = site_of(&site.statement, identity)?;
         let rosters: Vec<_> = pile.all::<Roster>(authority)?.into_iter().filter(|r| own.rosters.iter().any(|e| e.hash == r.hash)).collect();
@@ -177,6 +218,10 @@ impl Papers {
                 "the envelopes of {dataset}, vault epoch {epoch}, are not among the papers; add them"
             );
         }
+        ensure!(
+            self.site.statement.development || self.enrolment.statement.proof != Proof::TrustedOnFirstUse,
+            "this enrolment trusts the TPM on first use, and this is no drill: home must record its endorsement key (hoidla-provision record-ek) and enrol again"
+        );
         let (site, name) = (&self.identity.site, &self.identity.name);
         hoidla_door::certificate::is_node_certificate(&self.enrolment.statement.certificate.0, site, name, &self.node_key()?)?;
         Ok(())
@@ -200,11 +245,9 @@ impl Papers {
         out
     }
 
-    /// SHA-256 over all statements in force, for PCR 15.
+    /// What register 15 is extended by when these come into force.
     pub fn digest(&self) -> Hash32 {
-        let mut lines: Vec<String> = self.notes().into_iter().map(|(_, note)| statement::hash(note).to_string()).collect();
-        lines.sort();
-        statement::hash(&lines.join("\n"))
+        hoidla_verify::measured::digest(&self.site.hash, &self.enrolment.hash)
     }
 
     /// Every custodian of every quorum, by name and key, for the door.
@@ -241,14 +284,14 @@ impl Papers {
         if !folder.exists() {
             for beside in [folder.with_extension("new"), folder.with_extension("old")] {
                 // A power cut between two renames: the complete one is taken.
-                if let Ok(papers) = Self::gather(std::slice::from_ref(&beside), authority, identity) {
+                if let Ok(papers) = Pile::gather(std::slice::from_ref(&beside)).and_then(|p| Self::of(&p, authority, identity)) {
                     papers.keep(folder)?;
                     return Ok(papers);
                 }
             }
             bail!("this appliance is not enrolled; run hoidlad enrol with the papers that the authority signed");
         }
-        Self::gather(&[folder.to_owned()], authority, identity)
+        Self::of(&Pile::gather(&[folder.to_owned()])?, authority, identity)
     }
 }
 

@@ -11,6 +11,7 @@ use hoidla_format::{
     statements::{Challenge, Door as VaultDoor, Grant},
 };
 use hoidla_protocol::{Progress, Welcome};
+use hoidla_verify::{Unattested, Vouched, opening};
 use serde_json::json;
 
 use crate::{
@@ -207,7 +208,9 @@ pub fn run(args: Args) -> Result<Outcome> {
             let mut door = Door::enter(&known, &grant.statement.appliance, &name, &keys)?;
             let challenged = door.propose(&known, &grant)?;
             let papers = door.papers(&known)?;
-            show(&known, compared, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers)), &output)
+            let attested = attested(&known, &challenged, &papers)?;
+            let shown = show(&known, compared, &grant, Some(&asked(&known, door.welcome(), &challenged, &attested)), &output)?;
+            Ok(if attested.is_ok() { shown } else { Outcome::No })
         }
         Command::Approve { me, grant, yes } => run_approve(&me, &grant, yes, &output),
         Command::Seal { me, grant, appliance } => {
@@ -287,13 +290,23 @@ fn run_confirm(me: &Me, papers: &[PathBuf], output: &Output) -> Result<Outcome> 
     Ok(if failures.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
-fn asked<'a>(known: &Known, welcome: &Welcome, challenged: &'a Challenged, papers: &'a Papers) -> Asked<'a> {
+/// Whether the appliance's TPM says, in a state that the authority approves, that it asks exactly this.
+fn attested(known: &Known, challenged: &Challenged, papers: &Papers) -> Result<std::result::Result<Vouched, Unattested>> {
+    Ok(opening::check(&challenged.challenge, &known.site.statement.site, &papers.attesters(known)?))
+}
+
+fn asked<'a>(
+    known: &Known,
+    welcome: &Welcome,
+    challenged: &'a Challenged,
+    attested: &'a std::result::Result<Vouched, Unattested>,
+) -> Asked<'a> {
     let challenge: &Challenge = &challenged.challenge;
     let site_hash: Hash32 = challenge.site_hash;
     Asked {
         challenge,
         challenge_hash: challenged.occasion.challenge,
-        enrolment: papers.enrolments.iter().map(|e| &e.statement).find(|e| e.appliance == challenge.appliance),
+        attested,
         site_serial: welcome.site_serial,
         same_site_file: site_hash == known.site.hash,
     }
@@ -310,8 +323,9 @@ fn run_approve(me: &Me, grant: &std::path::Path, yes: bool, output: &Output) -> 
     }
     let mut door = Door::enter(&known, &grant.statement.appliance, &name, &keys)?;
     let challenged = door.propose(&known, &grant)?;
-    let papers = door.papers(&known)?;
-    output.say(page(&known, true, &grant, Some(&asked(&known, door.welcome(), &challenged, &papers)), true).screen().text());
+    let attested = attested(&known, &challenged, &door.papers(&known)?)?;
+    output.say(page(&known, true, &grant, Some(&asked(&known, door.welcome(), &challenged, &attested)), true).screen().text());
+    attested?;
     if !yes && !confirm_typed("", "yes")? {
         output.say("Nothing was approved; your share stayed here.");
         return Ok(Outcome::No);

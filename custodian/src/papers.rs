@@ -13,7 +13,7 @@ use hoidla_cli::NextStep;
 use hoidla_crypto::sign::{self, Signed, VerifyingKey, open_self_signed};
 use hoidla_format::{
     Name, Note, Statement, statement,
-    statements::{Enrolment, Envelopes, Grant, Reader, Release, Site, Vault},
+    statements::{ApplianceIdentity, Enrolment, Envelopes, Grant, Reader, Release, Site, Vault},
 };
 use hoidla_quorum::grant;
 
@@ -63,6 +63,8 @@ pub struct Papers {
     pub enrolments: Vec<Signed<Enrolment>>,
     /// Releases.
     pub releases: Vec<Signed<Release>>,
+    /// What tells of an appliance's TPM, as it came: site files, releases, enrolments, identities.
+    notes: Vec<Vec<u8>>,
 }
 
 impl Papers {
@@ -85,6 +87,9 @@ impl Papers {
 
     /// Adds one statement, if it is of a kind that is kept here.
     pub fn add(&mut self, known: &Known, bytes: &[u8]) -> Result<()> {
+        if let Some(Site::KIND | Release::KIND | Enrolment::KIND | ApplianceIdentity::KIND) = kind(bytes) {
+            self.notes.push(bytes.to_vec());
+        }
         match kind(bytes) {
             Some(Vault::KIND) => {
                 let vault = known.open_signed::<Vault>(bytes)?;
@@ -97,6 +102,11 @@ impl Papers {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What the authority has on record of the site's appliances, as far as it is here.
+    pub fn attesters(&self, known: &Known) -> Result<hoidla_verify::Known> {
+        Ok(hoidla_verify::Known::gather(&known.authority, self.notes.iter().map(Vec::as_slice))?)
     }
 
     /// Whether a vault epoch may be opened, as far as one can tell: the newest release approves it.

@@ -9,9 +9,10 @@ use hoidla_cli::{Screen, human};
 use hoidla_crypto::sign::Signed;
 use hoidla_format::{
     Hash32, Name,
-    statements::{Challenge, Enrolment, Grant, Site},
+    statements::{Challenge, Grant, Site},
 };
 use hoidla_quorum::fingerprint;
+use hoidla_verify::{Doubt, Unattested, Vouched};
 
 /// What the appliance said, once connected.
 pub struct Asked<'a> {
@@ -19,8 +20,8 @@ pub struct Asked<'a> {
     pub challenge: &'a Challenge,
     /// The challenge's hash.
     pub challenge_hash: Hash32,
-    /// What is known of its TPM.
-    pub enrolment: Option<&'a Enrolment>,
+    /// What its TPM says of the challenge, or why that is not believed.
+    pub attested: &'a Result<Vouched, Unattested>,
     /// The serial of the site file it runs under.
     pub site_serial: u32,
     /// Whether that site file is the one at hand.
@@ -88,20 +89,35 @@ impl Page<'_> {
             out.push("Drill or development: keys and software are for practice only.".to_owned());
         }
         if let Some(a) = self.asked {
-            out.extend(assurance(a).map(str::to_owned));
+            out.extend(assurance(a));
             out.extend(other_site_file(self.site, a));
         }
         out
     }
 }
 
-fn assurance(a: &Asked<'_>) -> Option<&'static str> {
-    let trusted = a.enrolment.is_none_or(|e| e.proof != "credential-activated");
-    match (a.challenge.quote.0.is_empty(), trusted) {
-        (true, true) => Some("Reduced assurance: nobody has proven that its TPM is genuine, nor measured what it runs now."),
-        (true, false) => Some("Reduced assurance: what the appliance runs now was not measured."),
-        (false, true) => Some("Reduced assurance: nobody has proven that the appliance's TPM is genuine."),
-        (false, false) => None,
+/// What the quote leaves open, in few words; a challenge that is not believed, in its own.
+fn assurance(a: &Asked<'_>) -> Option<String> {
+    let vouched = match a.attested {
+        Ok(vouched) => vouched,
+        Err(why) => return Some(format!("NOT BELIEVED: {why}.")),
+    };
+    let words: Vec<&str> = vouched.doubts.iter().filter_map(|d| few_words(*d)).collect();
+    (!words.is_empty()).then(|| format!("Reduced assurance: {}.", words.join("; ")))
+}
+
+fn few_words(doubt: Doubt) -> Option<&'static str> {
+    match doubt {
+        // Said in a line of its own, so of every report, or refused already.
+        Doubt::Development | Doubt::SecureBoot | Doubt::OtherPapers | Doubt::Papers => None,
+        Doubt::SoftwareTpm => Some("its TPM is software"),
+        Doubt::Discrete => Some("its TPM can be reached by wire"),
+        Doubt::Replaced => Some("a later enrolment names another TPM"),
+        Doubt::FirstUse => Some("its TPM was trusted on first use"),
+        Doubt::Unmeasured => Some("nobody measured what it runs"),
+        Doubt::Clock => Some("its TPM was not shut down in order"),
+        Doubt::OldRelease => Some("it runs an older release than the newest"),
+        Doubt::NotNamed => Some("the site file no longer names it"),
     }
 }
 

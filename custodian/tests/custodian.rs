@@ -21,11 +21,13 @@ use hoidla_format::{
     statement::{hash, write},
     statements::{Challenge, Covers, Dataset, Door, Grant, Release, Site, VaultApproval},
 };
+use hoidla_papers::SoftAppliance;
 use hoidla_quorum::{
     dealing::Dealing,
     intake::{Covered, Intake},
     opening::open_share,
 };
+use hoidla_verify::{Doubt, Unattested, Vouched};
 
 #[test]
 fn a_new_key_opens_with_its_passphrase_only_and_is_never_overwritten() {
@@ -198,6 +200,13 @@ fn a_lying_appliance_gets_no_share() {
     }
 }
 
+/// What a drill's software TPM says, as far as a page shows it.
+fn vouched(stage: &Stage) -> Vouched {
+    let soft = SoftAppliance::new(&stage.known.site.statement, "lux-1", 1);
+    let doubts = vec![Doubt::Development, Doubt::SoftwareTpm, Doubt::FirstUse, Doubt::Unmeasured, Doubt::SecureBoot];
+    Vouched { origin: soft.origin(), attest: soft.attest([0; 32]), release: name("drill"), doubts }
+}
+
 /// A page as [`review`] shows it.
 fn page<'a>(stage: &'a Stage, grant: &'a Signed<Grant>, asked: Option<&'a Asked<'a>>) -> Page<'a> {
     Page { site: &stage.known.site.statement, authority: stage.known.fingerprint(), compared: true, grant, asked, decides: true }
@@ -213,10 +222,11 @@ fn the_page_fits_one_screen_and_says_what_weakens_the_promise() {
         .into();
     let one_time = hpke::KeyPair::generate();
     let c = challenge(&grant, &one_time, stage.known.site.hash);
+    let attested = Ok(vouched(&stage));
     let asked = |serial, same| Asked {
         challenge: &c,
         challenge_hash: hash(&write(&c)),
-        enrolment: None,
+        attested: &attested,
         site_serial: serial,
         same_site_file: same,
     };
@@ -229,6 +239,9 @@ fn the_page_fits_one_screen_and_says_what_weakens_the_promise() {
     for part in parts.into_iter().chain([digits.as_str(), "OLDER site file (serial 3)"]) {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
+    let forged = Err(Unattested::Papers);
+    let unbelieved = Asked { attested: &forged, ..asked(4, true) };
+    assert!(page(&stage, &grant, Some(&unbelieved)).warnings()[1].starts_with("NOT BELIEVED: the appliance doesn't run under"));
     let last = |a: Asked<'_>| page(&stage, &grant, Some(&a)).warnings().pop().unwrap();
     assert!(last(asked(5, false)).contains("Fetch the newer one"));
     assert!(last(asked(4, false)).contains("Do not agree"));

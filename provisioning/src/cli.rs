@@ -9,13 +9,13 @@ use hoidla_cli::{Outcome, Output, PassphraseSource, Screen};
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::{
     Hash32, Name,
-    statements::{ApplianceEntry, Custodian, Door},
+    statements::{ApplianceEntry, Custodian, Door, Proof},
     text::from_hex,
 };
 use hoidla_quorum::fingerprint;
 use serde_json::json;
 
-use crate::{agent, clock, count, deal, disk, enrol, home::Home, release, roster, site};
+use crate::{agent, clock, count, deal, disk, endorse, enrol, home::Home, release, roster, site};
 
 /// The home authority's program, for an offline, witnessed machine.
 #[derive(Parser)]
@@ -35,12 +35,14 @@ const EXAMPLES: &str = "In order:
   hoidla-provision --home H roster sign --quorum 3 --custodians a.txt b.txt c.txt d.txt e.txt \\
       --recovery-quorum 5 --recovery f.txt g.txt h.txt i.txt j.txt k.txt l.txt
   hoidla-provision --home H site sign
-  (at the appliance: hoidlad identify)
+  (at the machine, before it is shipped: hoidlad endorse --out ek.txt)
+  hoidla-provision --home H record-ek lux-1 ek.txt
+  (at the rack: hoidlad identify)
   hoidla-provision --home H deal --identity identity.txt
   hoidla-provision --home H release sign --name drill --pcrs pcrs.json
   hoidla-provision --home H enrol lux-1
   hoidla-provision --home H agent --dataset population --name push-1
-  (then carry H/public to the appliance, H/agents/... to the institution)";
+  (then carry H/public to the appliance: hoidlad enrol; H/agents/... to the institution)";
 
 #[derive(Subcommand)]
 enum Command {
@@ -62,6 +64,27 @@ enum Command {
     /// An appliance's disks.
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// Record which TPM an appliance must have, before it is shipped.
+    #[command(after_help = "Example:
+  hoidla-provision --home H record-ek lux-1 ek.txt")]
+    RecordEk {
+        /// The appliance.
+        appliance: Name,
+        /// The endorsement key, as hoidlad endorse wrote it.
+        file: PathBuf,
+        /// Take it although another is recorded: the hardware was replaced.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Take back the enrolment that an appliance's TPM opened, for auditors.
+    #[command(after_help = "Example (the file that hoidlad enrol --out wrote):
+  hoidla-provision --home H proven enrolment.txt")]
+    Proven {
+        /// The enrolment.
+        file: PathBuf,
+        #[command(flatten)]
+        passphrase: PassphraseSource,
+    },
     /// Deal the next vault epoch of some or all datasets.
     #[command(after_help = "Examples:
   hoidla-provision --home H deal --identity identity.txt     all datasets without a vault
@@ -312,6 +335,20 @@ pub fn run(args: Args) -> Result<Outcome> {
             );
             output.result(&json!({ "file": file, "appliance": word.appliance, "tray": word.tray, "serial": word.serial }), text)?;
         }
+        Command::RecordEk { appliance, file, replace } => {
+            let endorsement = endorse::record(&home, &appliance, &file, replace)?;
+            let digits = endorse::digits(&endorsement.ek)?;
+            let text = format!(
+                "Recorded: {appliance} must have the TPM with the endorsement key {digits}.\nHalves and enrolment will be sealed to it. Compare these digits with those that the machine showed."
+            );
+            output.result(&json!({ "appliance": appliance, "fingerprint": digits, "tpm": endorsement.tpm }), text)?;
+        }
+        Command::Proven { file, passphrase } => {
+            let enrolment = endorse::proven(&home, &home.keys(&passphrase)?, &file)?;
+            let (name, path) = (&enrolment.appliance, home.public_enrolment(&enrolment.appliance));
+            let text = format!("{name}'s TPM opened its parcel. The enrolment is in {} now, for auditors.", path.display());
+            output.result(&json!({ "appliance": name, "proof": enrolment.proof, "file": path }), text)?;
+        }
         Command::Deal { dataset, identity, replace, passphrase } => {
             let request = deal::Request { datasets: dataset, identities: identity, replace };
             run_deal(&home, &request, &passphrase, &output)?;
@@ -397,12 +434,20 @@ fn run_enrol(home: &Home, appliance: &Name, passphrase: &PassphraseSource, outpu
     let enrolment = enrol::enrol(home, appliance, passphrase)?;
     let mut screen = Screen::new();
     screen.heading(&format!("Enrolled: {appliance}"));
-    screen.field("TPM", "trusted on first use");
     screen.words(&format!("identity {}", fingerprint::of_hash(&enrolment.identity)));
     screen.gap();
-    screen.words("Nobody has proven that this TPM is a genuine one: whoever handed over the identity file could have made it up. That is good enough for a drill.");
+    match enrolment.proof {
+        Proof::TrustedOnFirstUse => {
+            screen.field("TPM", "trusted on first use");
+            screen.words("Nobody has proven that this TPM is a genuine one: whoever handed over the identity file could have made it up. That is good enough for a drill.");
+        }
+        Proof::CredentialActivated => {
+            screen.field("TPM", "the one recorded before shipping, and no other");
+            screen
+                .words(&format!("Halves and enrolment are sealed to it in {}: no other TPM opens them.", home.parcel(appliance).display()));
+        }
+    }
     screen.words(&format!("Next: carry {} to the appliance and run hoidlad enrol there.", home.public().display()));
-    let value =
-        json!({ "appliance": appliance, "identity": enrolment.identity, "proof": enrolment.proof, "file": home.enrolment(appliance) });
+    let value = json!({ "appliance": appliance, "identity": enrolment.identity, "proof": enrolment.proof, "folder": home.public() });
     output.result(&value, screen.text())
 }

@@ -3,11 +3,14 @@
 //! ```text
 //! HOME/site.toml                          what the authority edits, and signs as public/site.txt
 //! HOME/keys/{authority,release}.key       under a passphrase, mode 0600
+//! HOME/endorsements/APPLIANCE.txt         which TPM it must be: recorded before shipping
 //! HOME/identities/APPLIANCE.txt           what each appliance's TPM said it is
+//! HOME/kept/                              for one appliance's TPM only: goes out in parcels
+//!     halves-APPLIANCE.txt  enrolment-APPLIANCE.txt
 //! HOME/public/                            signed; give it to appliances, custodians, agents, anyone
 //!     site.txt  roster-NAME.txt  release-EPOCH.txt
 //!     vault-DATASET-EPOCH.txt  envelopes-DATASET-EPOCH.txt
-//!     halves-APPLIANCE.txt  enrolment-APPLIANCE.txt
+//!     parcel-APPLIANCE.hoidla  enrolment-APPLIANCE.txt  halves-APPLIANCE.txt
 //! HOME/recovery/                          the second door; sealed, but it never leaves home
 //!     envelopes-DATASET-EPOCH.txt  recovery-DATASET-EPOCH.txt
 //! HOME/agents/DATASET-AGENT/              one bundle an agent, to carry to its institution
@@ -118,14 +121,38 @@ impl Home {
         self.public().join(format!("release-{epoch}.txt"))
     }
 
-    /// An appliance's halves.
+    /// An appliance's halves. They leave home in a parcel, or, in a drill, as [`Home::public_halves`].
     pub fn halves(&self, appliance: &Name) -> PathBuf {
+        self.kept().join(format!("halves-{appliance}.txt"))
+    }
+
+    /// An appliance's enrolment, likewise.
+    pub fn enrolment(&self, appliance: &Name) -> PathBuf {
+        self.kept().join(format!("enrolment-{appliance}.txt"))
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.0.join("kept")
+    }
+
+    /// Halves of an appliance whose TPM is trusted on first use.
+    pub fn public_halves(&self, appliance: &Name) -> PathBuf {
         self.public().join(format!("halves-{appliance}.txt"))
     }
 
-    /// An appliance's enrolment.
-    pub fn enrolment(&self, appliance: &Name) -> PathBuf {
+    /// An enrolment that proves itself, or that nothing proves.
+    pub fn public_enrolment(&self, appliance: &Name) -> PathBuf {
         self.public().join(format!("enrolment-{appliance}.txt"))
+    }
+
+    /// Halves and enrolment, sealed to the appliance's TPM.
+    pub fn parcel(&self, appliance: &Name) -> PathBuf {
+        self.public().join(format!("parcel-{appliance}.hoidla"))
+    }
+
+    /// Which TPM an appliance must have.
+    pub fn endorsement(&self, appliance: &Name) -> PathBuf {
+        self.0.join("endorsements").join(format!("{appliance}.txt"))
     }
 
     /// A word about an appliance's time.
@@ -232,13 +259,15 @@ impl Home {
         site.appliances.iter().filter(|a| self.identity(&a.name).exists()).map(|a| read_identity(&self.identity(&a.name))).collect()
     }
 
-    /// Records an appliance's identity; another one under the same name is refused unless `replace`.
+    /// Records an appliance's identity; another one under the same name is refused unless `replace`,
+    /// and one of another TPM than the one that home means always.
     pub fn record(&self, file: &Path, site: &Site, replace: bool) -> Result<ApplianceIdentity> {
         let identity = read_identity(file)?;
         ensure!(identity.site == site.site, "{} is of site {}, not {}", file.display(), identity.site, site.site);
         if !site.appliances.iter().any(|a| a.name == identity.name) {
             bail!("the site file names no appliance {}; add it to site.toml, raise the serial and sign it", identity.name);
         }
+        crate::endorse::grounds(self, site, &identity).with_context(|| file.display().to_string())?;
         let path = self.identity(&identity.name);
         if path.exists() && read_identity(&path)? != identity && !replace {
             Err(anyhow::anyhow!("another identity of {} is recorded: this is another TPM", identity.name))

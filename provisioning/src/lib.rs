@@ -15,6 +15,7 @@ pub mod clock;
 pub mod count;
 pub mod deal;
 pub mod disk;
+pub mod endorse;
 pub mod enrol;
 pub mod halves;
 pub mod home;

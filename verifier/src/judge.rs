@@ -161,7 +161,7 @@ pub fn site(papers: &Papers) -> Report {
     let mut proven = vec![];
     for a in papers.known.attesters() {
         let named = if a.named { "" } else { ", no longer named by the newest site file here" };
-        proven.push(format!("the authority enrolled {} ({} TPM, {}){named}", a.origin, a.identity.tpm, a.proof));
+        proven.push(format!("the authority enrolled {} ({} TPM, {}){named}", a.origin, a.identity.tpm, a.proof.words()));
         let releases: Vec<String> = papers.known.releases(&a.site).map(|r| format!("{} (epoch {})", r.name, r.epoch)).collect();
         proven.push(format!("releases that {} may run, as far as these papers go: {}", a.origin, releases.join(", ")));
     }

@@ -20,7 +20,7 @@ use hoidla_door::{AgentRequest, Connection, DoorError, Identity, Target};
 use hoidla_format::{
     Bytes, Moment, Name, Statement, statement,
     statements::{
-        AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, Halves, Roster, RosterEntry, Site, Vault,
+        AgentCertificate, ApplianceEntry, ApplianceIdentity, Custodian, Dataset, Enrolment, Halves, Proof, Roster, RosterEntry, Site, Vault,
     },
 };
 use hoidla_quorum::{
@@ -243,7 +243,7 @@ impl Embassy {
             appliance: self.identity.name.clone(),
             identity,
             halves: statement::hash(&statement::write(&halves)),
-            proof: "trusted-on-first-use".into(),
+            proof: Proof::TrustedOnFirstUse,
             certificate: Bytes(
                 hoidla_door::node_certificate(
                     &home.site_name,
@@ -300,12 +300,14 @@ fn dummy_identity() -> ApplianceIdentity {
         name: name("x"),
         tpm: String::new(),
         ek: b(),
+        prover: b(),
         srk: b(),
         ak: b(),
         node: b(),
         release_counter: 0,
         site_counter: 0,
         hours_counter: 0,
+        created: Vec::new(),
     }
 }
 
@@ -368,7 +370,7 @@ pub fn start_child(e: &Embassy) -> (Child, String) {
         child.wait().unwrap();
         panic!("hoidlad didn't start");
     };
-    assert!(panel.development && panel.tpm_proof == "trusted-on-first-use");
+    assert!(panel.development && panel.tpm_proof == Proof::TrustedOnFirstUse);
     (child, panel.listen)
 }
 

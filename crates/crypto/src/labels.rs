@@ -72,6 +72,8 @@ labels! {
     VAULT_KEY_BY_UNLOCK = "vault key by unlock";
     /// Associated data: a vault's private key under the recovery key.
     VAULT_KEY_BY_RECOVERY = "vault key by recovery";
+    /// The key of a parcel, out of the secret in its credential.
+    PARCEL = "parcel";
 }
 
 #[cfg(test)]

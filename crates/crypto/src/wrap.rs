@@ -89,6 +89,29 @@ pub fn unwrap_key(under: &Secret<32>, aad: &[u8], wrapped: &[u8]) -> Result<Secr
     })
 }
 
+/// Seals bytes under a key that seals nothing else, ever: so the nonce is zero. Appends the tag.
+pub fn seal_once(key: Secret<32>, aad: &[u8], mut bytes: Vec<u8>) -> Vec<u8> {
+    let tag = then_wipe_stack(|| {
+        cipher(&key)
+            .encrypt_inout_detached(&Nonce::<Aes256Gcm>::default(), aad, bytes.as_mut_slice().into())
+            .expect("far shorter than AES-GCM's limit")
+    });
+    bytes.extend_from_slice(&tag);
+    bytes
+}
+
+/// Opens what [`seal_once`] made.
+pub fn open_once(key: &Secret<32>, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, WrapError> {
+    let (bytes, tag) = sealed.split_last_chunk::<16>().ok_or(WrapError::Refused)?;
+    let (mut bytes, tag) = (bytes.to_vec(), Tag::<Aes256Gcm>::from(*tag));
+    then_wipe_stack(|| {
+        cipher(key)
+            .decrypt_inout_detached(&Nonce::<Aes256Gcm>::default(), aad, bytes.as_mut_slice().into(), &tag)
+            .map_err(|_| WrapError::Refused)
+    })?;
+    Ok(bytes)
+}
+
 pub(crate) fn cipher(key: &Secret<32>) -> Aes256Gcm {
     Aes256Gcm::new(key.expose().into())
 }

@@ -42,6 +42,8 @@ pub enum Kind {
     Share = 50,
     /// A TPM object as the appliance keeps it: public area and wrapped private area.
     TpmObject = 51,
+    /// An appliance's papers, sealed to its TPM.
+    Parcel = 52,
     /// The first bytes either side sends through the door.
     Hello = 64,
     /// The agent's record of what it has sealed and not seen acknowledged.

@@ -93,17 +93,20 @@ fn what_a_site_is() {
         signature: bytes(5, 64),
         vaults: vec![VaultApproval { dataset: name("land-registry"), vault_epoch: 1, signature: bytes(6, 64) }],
     });
+    holds(Endorsement { tpm: "software".into(), ek: bytes(1, 8) });
     holds(ApplianceIdentity {
         site: name("lux"),
         name: name("lux-1"),
         tpm: "software".into(),
         ek: bytes(1, 8),
+        prover: bytes(5, 8),
         srk: bytes(2, 8),
         ak: bytes(3, 8),
         node: bytes(4, 8),
         release_counter: 3,
         site_counter: 4,
         hours_counter: 6,
+        created: [6, 7, 8].map(|n| KeyCreated { attest: bytes(n, 12), signature: bytes(n, 64) }).to_vec(),
     });
     holds(Enrolment {
         site: name("lux"),
@@ -111,7 +114,7 @@ fn what_a_site_is() {
         appliance: name("lux-1"),
         identity: hash(2),
         halves: hash(3),
-        proof: "trusted-on-first-use".into(),
+        proof: Proof::CredentialActivated,
         certificate: bytes(7, 60),
         issued: moment(),
     });
@@ -244,7 +247,8 @@ fn what_a_ceremony_says() {
         release: name("hoidla-1"),
         development: true,
         valid_for_seconds: 86_400,
-        quote: Bytes(Vec::new()),
+        measured: vec![hash(6), hash(7)],
+        quote: bytes(4, 12),
     });
     holds(Approval {
         grant: hash(1),

@@ -27,6 +27,8 @@ pub enum Says {
     Seen,
     /// This disk was erased: the text is an `erased/1`.
     Erased,
+    /// This appliance asks for shares: the text is a `challenge/1` before it carries its quote.
+    Asks,
 }
 
 impl Says {
@@ -37,6 +39,7 @@ impl Says {
             Self::Mine => "hoidla checkpoint 1\n",
             Self::Seen => "hoidla witness 1\n",
             Self::Erased => "hoidla erased 1\n",
+            Self::Asks => "hoidla challenge 1\n",
         };
         Sha256::new().chain_update(label).chain_update(text).finalize().into()
     }
@@ -100,6 +103,7 @@ mod tests {
     const MINE: &str = "26b4d84229458b61945564dfc45f8ddf19faff4e1b67230856d8ac276b0abacc";
     const SEEN: &str = "510d949ef395170b3e3aff21fabe1ed0264dd027aa714602b9b03af14ba49da7";
     const ERASED: &str = "a32af0b9e03302e97f5e585beb64d25fe7e31652e2f416f1066f8a7ca9ae2fd8";
+    const ASKS: &str = "173d8676b77d9faa8d730224dbe926efe65896adeef7633bb9cd81432e89a97f";
     const ID: [u8; 4] = [17, 49, 62, 91];
 
     fn quote() -> Quote {
@@ -112,6 +116,7 @@ mod tests {
         assert_eq!(Hash32(Says::Mine.qualifying(text)).to_string(), MINE);
         assert_eq!(Hash32(Says::Seen.qualifying(text)).to_string(), SEEN);
         assert_eq!(Hash32(Says::Erased.qualifying(text)).to_string(), ERASED);
+        assert_eq!(Hash32(Says::Asks.qualifying(text)).to_string(), ASKS);
         assert_eq!(key_id("hoidla/luxembourg/lux-1", &[9; 34]), ID);
         assert_ne!(key_id("hoidla/luxembourg/lux-2", &[9; 34]), ID);
     }

@@ -15,6 +15,16 @@ pub enum TpmError {
         /// libtss2's code.
         code: u32,
     },
+    /// A hierarchy's password was set.
+    #[error(
+        "this TPM belongs to somebody else: its owner's or endorsement password is set. If the machine is new to you, clear the TPM in the firmware's setup and begin again with hoidlad identify; never clear one that holds halves"
+    )]
+    Owned,
+    /// A credential made for another TPM, or for another prover.
+    #[error(
+        "this parcel was sealed to another TPM, or changed on its way: home recorded another endorsement key, or the machine's board was replaced. Compare the digits that hoidlad endorse shows with home's; if they differ, this is not the machine that home means"
+    )]
+    OtherTpm,
     /// Another storage root key than the pinned one.
     #[error("this is not the TPM that was enrolled, or something on the bus answers in its place: its storage root key has another name")]
     WrongSrk,

@@ -8,12 +8,12 @@
 //! release counter permits it, *and* for the auth value that the quorum yields. Unsealing
 //! and all that follows from it happens in a short-lived process ([`opening`]).
 //!
-//! Doesn't: prove that the TPM is genuine (enrolment trusts what it finds, and says so), nor
-//! keep libtss2 from leaving an unsealed half on its heap: unseal in a short-lived process.
+//! Who the TPM is, and that its keys are in it, is proven by [`identity`]. Doesn't: keep libtss2 from leaving an unsealed half on its heap: unseal in a short-lived process.
 
 mod blob;
 mod error;
 mod esys;
+pub mod identity;
 pub mod opening;
 mod quote;
 pub mod swtpm;
@@ -26,4 +26,4 @@ pub use esys::silence_libtss2;
 pub use quote::QUOTED;
 pub use swtpm::Swtpm;
 pub use tcti::Tcti;
-pub use tpm::{Clock, Counter, Identity, Tpm};
+pub use tpm::{Clock, Counter, Tpm};

@@ -32,7 +32,7 @@ impl Tpm {
         let template = Public::signing_template(release.key().policy(&ticket.reference).digest(), true);
         self.with_release(release, &ticket, |esys, srk, policy| {
             let pcrs = QUOTED.iter().map(|i| esys.pcr_read(*i)).collect::<Result<Vec<_>, _>>()?;
-            let (ak, public) = esys.create_primary(ENDORSEMENT, &template, Some(&esys.salted_session(srk)?))?;
+            let (ak, public, _) = esys.create_primary(ENDORSEMENT, &template, Some(&esys.salted_session(srk)?))?;
             if public.name() != *key || esys.name(&ak)? != *key {
                 return Err(TpmError::WrongAttestationKey);
             }

@@ -11,7 +11,7 @@ use hoidla_verify::{Approved, PolicyRef, Public, RELEASE_COUNTER, ReleasePublic,
 
 use crate::{
     Blob, Tcti, TpmError,
-    esys::{self, ENDORSEMENT, Esys, Handle, OWNER},
+    esys::{self, Esys, Handle, OWNER},
 };
 
 /// The most steps the release counter is raised at once: each is a write to NV.
@@ -50,25 +50,6 @@ pub struct Clock {
     pub safe: bool,
 }
 
-/// The public areas that home records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Endorsement key.
-    pub ek: Public,
-    /// Storage root key.
-    pub srk: Public,
-    /// Attestation key, in the endorsement hierarchy, usable under the release policy only.
-    pub ak: Public,
-    /// Node key.
-    pub node: Public,
-    /// Where the release counter stands: the least epoch of a release for this appliance.
-    pub release_counter: u64,
-    /// Where the site counter stands: serials of the site file are counted from here.
-    pub site_counter: u64,
-    /// Where the counter of powered hours stands.
-    pub hours_counter: u64,
-}
-
 /// One TPM. Operations may be called from many threads; they run one after another.
 pub struct Tpm {
     tcti: Tcti,
@@ -81,7 +62,7 @@ impl Tpm {
     pub fn open(tcti: &Tcti) -> Result<Self, TpmError> {
         let esys = Esys::open(tcti)?;
         sweep(tcti, &esys)?;
-        let (srk, public) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
+        let (srk, public, _) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
         if esys.name(&srk)? != public.name() || !public.same_template(&Public::srk_template()) {
             return Err(TpmError::Answer("CreatePrimary"));
         }
@@ -97,38 +78,6 @@ impl Tpm {
     /// The storage root key.
     pub fn srk(&self) -> &Public {
         &self.srk
-    }
-
-    /// Makes the node key: P-256, usable only under a release that `release` signed for `reference`.
-    pub fn create_node_key(&self, release: &ReleasePublic, reference: &PolicyRef) -> Result<Blob, TpmError> {
-        let template = Public::signing_template(release.policy(reference).digest(), false);
-        self.with_srk(|esys, srk| {
-            let blob = esys.create(srk, &template, &esys.salted_session(srk)?)?;
-            if blob.public.same_template(&template) { Ok(blob) } else { Err(TpmError::Answer("Create")) }
-        })
-    }
-
-    /// The keys that home records; makes the release counter if there is none.
-    pub fn identity(&self, release: &ReleasePublic, reference: &PolicyRef, node: &Blob) -> Result<Identity, TpmError> {
-        let ak = Public::signing_template(release.policy(reference).digest(), true);
-        let (release_counter, site_counter) = (self.counter(Counter::Release)?, self.counter(Counter::Site)?);
-        let hours_counter = self.counter(Counter::Hours)?;
-        Ok(Identity {
-            ek: self.endorsement_key(&Public::ek_template())?,
-            srk: self.srk.clone(),
-            ak: self.endorsement_key(&ak)?,
-            node: node.public.clone(),
-            release_counter,
-            site_counter,
-            hours_counter,
-        })
-    }
-
-    fn endorsement_key(&self, template: &Public) -> Result<Public, TpmError> {
-        self.with_srk(|esys, srk| {
-            let (_key, public) = esys.create_primary(ENDORSEMENT, template, Some(&esys.salted_session(srk)?))?;
-            if public.same_template(template) { Ok(public) } else { Err(TpmError::Answer("CreatePrimary")) }
-        })
     }
 
     /// Signs a SHA-256 digest with the node key: r ‖ s.
@@ -247,9 +196,9 @@ impl Tpm {
     }
 
     /// The same, with the pinned storage root key loaded: the very handle that sessions are salted to.
-    fn with_srk<T>(&self, work: impl Fn(&Esys, &Handle<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
+    pub(crate) fn with_srk<T>(&self, work: impl Fn(&Esys, &Handle<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
         self.with_tpm(|esys| {
-            let (srk, _) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
+            let (srk, _, _) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
             if esys.name(&srk)? != self.srk.name() {
                 return Err(TpmError::WrongSrk);
             }

@@ -11,7 +11,7 @@ use p256::ecdsa::{Signature, VerifyingKey, signature::hazmat::PrehashVerifier};
 #[test]
 fn the_node_key_signs_under_its_release_only() {
     let w = World::new();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
+    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap().blob;
     let key = VerifyingKey::from(node.public().point().unwrap().key().unwrap());
     let release = w.release(1, &[]);
     let signature = w.tpm.sign_with_node(&node, &release, &[9; 32]).unwrap();
@@ -29,38 +29,39 @@ fn the_node_key_signs_under_its_release_only() {
 #[test]
 fn identity_is_the_same_after_every_restart() {
     let mut w = World::new();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
-    let before = w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap();
+    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap().blob;
+    let (before, begins) = (w.tpm.keys(&w.public(), &w.node_ref()).unwrap(), w.tpm.begins().unwrap());
     let resets = w.tpm.read_clock().unwrap().reset_count;
     w.power_cut();
-    assert_eq!(w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap(), before);
+    assert_eq!(w.tpm.keys(&w.public(), &w.node_ref()).unwrap(), before);
+    assert_eq!(w.tpm.begins().unwrap(), begins);
     assert_eq!(w.tpm.read_clock().unwrap().reset_count, resets + 1);
-    w.tpm.sign_with_node(&node, &w.release(before.release_counter, &[]), &[1; 32]).unwrap();
+    w.tpm.sign_with_node(&node, &w.release(begins.release, &[]), &[1; 32]).unwrap();
 }
 
 #[test]
 fn identity_has_the_shapes_that_home_expects() {
     let w = World::new();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
-    let id = w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap();
+    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap().blob.public().clone();
+    let id = w.tpm.keys(&w.public(), &w.node_ref()).unwrap();
     assert!(id.srk.same_template(&Public::srk_template()));
     assert!(id.ek.same_template(&Public::ek_template()));
     let policy = w.public().policy(&w.node_ref()).digest();
     assert!(id.ak.same_template(&Public::signing_template(policy, true)));
-    assert!(id.node.same_template(&Public::signing_template(policy, false)));
-    for key in [&id.ak, &id.node] {
+    assert!(node.same_template(&Public::signing_template(policy, false)));
+    for key in [&id.ak, &node] {
         assert_eq!(key.attributes & attribute::USER_WITH_AUTH, 0, "no key without its policy");
         assert_eq!(Public::parse(&key.marshal()).as_ref(), Ok(key));
     }
-    assert_eq!(id.release_counter, w.tpm.counter(Counter::Release).unwrap());
+    assert!(id.prover.same_template(&Public::prover_template()));
+    assert_eq!(w.tpm.begins().unwrap().release, w.tpm.counter(Counter::Release).unwrap());
 }
 
 /// An interposer injects commands: a key without a policy of its own would quote for anybody.
 #[test]
 fn the_attestation_key_quotes_for_nobody_on_the_bus() {
     let w = World::new();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
-    let ak = w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap().ak;
+    let ak = w.tpm.keys(&w.public(), &w.node_ref()).unwrap().ak;
     let policy = w.public().policy(&w.node_ref()).digest();
     std::fs::write(w.state.path().join("policy"), policy.0).unwrap();
     // The tool takes libtss2's own structure: two coordinates of 32 bytes, each in a buffer of 128.

@@ -12,8 +12,7 @@ use p256::ecdsa::{Signature, VerifyingKey, signature::Verifier};
 
 /// The attestation key's name and its public key.
 fn attestation_key(w: &World) -> (TpmName, VerifyingKey) {
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
-    let ak = w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap().ak;
+    let ak = w.tpm.keys(&w.public(), &w.node_ref()).unwrap().ak;
     (ak.name(), VerifyingKey::from(ak.point().unwrap().key().unwrap()))
 }
 
@@ -64,8 +63,7 @@ fn judges(w: &World, ak: &Public, attest: &[u8], signature: &[u8; 64], qualifyin
 #[test]
 fn tpm2_checkquote_agrees_on_what_is_whole_and_what_is_not() {
     let w = World::new();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
-    let ak = w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap().ak;
+    let ak = w.tpm.keys(&w.public(), &w.node_ref()).unwrap().ak;
     let quote = w.tpm.quote(&w.release(1, &[]), &ak.name(), &[9; 32]).unwrap();
     assert_eq!(judges(&w, &ak, &quote.attest, &quote.signature, &[9; 32]), (true, true));
     assert_eq!(judges(&w, &ak, &quote.attest, &quote.signature, &[8; 32]), (false, false), "another question");

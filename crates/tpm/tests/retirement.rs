@@ -29,7 +29,7 @@ fn a_retired_vault_epoch_stays_retired_when_its_blob_is_put_back() {
 #[test]
 fn a_retired_release_opens_nothing_and_signs_nothing() {
     let w = World::new();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
+    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap().blob;
     let (half, old) = (w.import(1), w.release(1, &[1]));
     w.tpm.sign_with_node(&node, &old, &[7; 32]).unwrap();
     let next = w.release(2, &[1]);

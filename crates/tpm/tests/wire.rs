@@ -59,7 +59,7 @@ fn the_same_interposer_finds_what_is_sent_in_clear() {
 #[test]
 fn the_password_variant_is_never_sent() {
     let (w, bus) = watched();
-    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
+    let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap().blob;
     let (blob, release) = (w.import(1), w.release(1, &[1]));
     w.unseal(&blob, &release, 1).unwrap();
     w.tpm.sign_with_node(&node, &release, &[1; 32]).unwrap();

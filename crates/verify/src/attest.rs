@@ -1,8 +1,9 @@
-//! TPMS_ATTEST of type quote: what a TPM's attestation key signed.
+//! TPMS_ATTEST: what a TPM's restricted key signed, a quote ([`Attest`]) or the word that this
+//! TPM made an object ([`Created`]).
 //!
-//! Promises: [`Attest::parse`] accepts one form only (a quote over one SHA-256 bank, 32 bytes
-//! of qualifying data) and [`Attest::marshal`] gives back the bytes that were parsed. It
-//! doesn't check the signature: [`crate::checkpoint`] does.
+//! Promises: parsing accepts one form only (32 bytes of qualifying data; a quote over one
+//! SHA-256 bank) and marshalling gives back the bytes that were parsed. It doesn't check the
+//! signature: [`crate::checkpoint`] and [`crate::identity`] do.
 
 use hoidla_format::Hash32;
 use thiserror::Error;
@@ -16,16 +17,17 @@ use crate::{
 /// TPM_GENERATED_VALUE: no restricted key signs outside bytes that begin so.
 const MAGIC: u32 = 0xFF54_4347;
 const ST_ATTEST_QUOTE: u16 = 0x8018;
+const ST_ATTEST_CREATION: u16 = 0x801A;
 const RH_ENDORSEMENT: u32 = 0x4000_000B;
 
-/// Why bytes are no quote of ours.
+/// Why bytes are no attestation of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AttestError {
     /// Cut short, too long, or a field of another length.
-    #[error("the quote is damaged: {0}")]
+    #[error("the attestation is damaged: {0}")]
     Damaged(#[from] PublicError),
     /// Something a TPM signed, but not in this form.
-    #[error("not a quote that Hoidla makes: {0}")]
+    #[error("not an attestation that Hoidla makes: {0}")]
     Other(&'static str),
 }
 
@@ -63,16 +65,7 @@ impl Attest {
     /// Parses exactly one quote.
     pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
         let mut input = Input(bytes);
-        if input.u32()? != MAGIC {
-            return Err(AttestError::Other("a TPM did not make it"));
-        }
-        if input.u16()? != ST_ATTEST_QUOTE {
-            return Err(AttestError::Other("another kind of attestation"));
-        }
-        let signer = TpmName::from_bytes(&input.exactly::<34>()?).ok_or(AttestError::Other("its signer's name is not of SHA-256"))?;
-        let qualifying = input.exactly()?;
-        let clock = ClockInfo { powered_ms: input.u64()?, resets: input.u32()?, restarts: input.u32()?, safe: flag(&mut input)? };
-        let firmware = input.u64()?;
+        let (signer, qualifying, clock, firmware) = head(&mut input, ST_ATTEST_QUOTE)?;
         let selection = selection(&mut input)?;
         let pcr_digest = Hash32(input.exactly()?);
         match input.0.len() {
@@ -83,12 +76,7 @@ impl Attest {
 
     /// TPMS_ATTEST.
     pub fn marshal(&self) -> Vec<u8> {
-        let mut out = [&MAGIC.to_be_bytes()[..], &ST_ATTEST_QUOTE.to_be_bytes()].concat();
-        out.extend([sized(&self.signer.0), sized(&self.qualifying)].concat());
-        out.extend(self.clock.powered_ms.to_be_bytes());
-        out.extend([self.clock.resets.to_be_bytes(), self.clock.restarts.to_be_bytes()].concat());
-        out.push(self.clock.safe.into());
-        out.extend(self.firmware.to_be_bytes());
+        let mut out = put_head(ST_ATTEST_QUOTE, &self.signer, &self.qualifying, &self.clock, self.firmware);
         out.extend([0, 0, 0, 1]);
         out.extend(ALG_SHA256.to_be_bytes());
         out.push(3);
@@ -102,6 +90,72 @@ impl Attest {
         let selection = self.selection;
         (0..24).filter(move |i| selection >> i & 1 == 1)
     }
+}
+
+/// The TPM's word that it made an object itself: neither loaded from outside nor imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The qualified name of the key that signed.
+    pub signer: TpmName,
+    /// What the asker gave.
+    pub qualifying: [u8; 32],
+    /// The TPM's clock.
+    pub clock: ClockInfo,
+    /// The TPM's firmware version, as its maker counts.
+    pub firmware: u64,
+    /// The name of what was made.
+    pub object: TpmName,
+    /// A hash over how it was made, as the TPM wrote it down.
+    pub creation: Hash32,
+}
+
+impl Created {
+    /// Parses exactly one.
+    pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
+        let mut input = Input(bytes);
+        let (signer, qualifying, clock, firmware) = head(&mut input, ST_ATTEST_CREATION)?;
+        let object = name(&mut input, "its object's name is not of SHA-256")?;
+        let creation = Hash32(input.exactly()?);
+        match input.0.len() {
+            0 => Ok(Self { signer, qualifying, clock, firmware, object, creation }),
+            more => Err(PublicError::Trailing(more).into()),
+        }
+    }
+
+    /// TPMS_ATTEST.
+    pub fn marshal(&self) -> Vec<u8> {
+        let mut out = put_head(ST_ATTEST_CREATION, &self.signer, &self.qualifying, &self.clock, self.firmware);
+        out.extend([sized(&self.object.0), sized(&self.creation.0)].concat());
+        out
+    }
+}
+
+/// What all attestations begin with.
+fn head(input: &mut Input<'_>, kind: u16) -> Result<(TpmName, [u8; 32], ClockInfo, u64), AttestError> {
+    if input.u32()? != MAGIC {
+        return Err(AttestError::Other("a TPM did not make it"));
+    }
+    if input.u16()? != kind {
+        return Err(AttestError::Other("another kind of attestation"));
+    }
+    let signer = name(input, "its signer's name is not of SHA-256")?;
+    let qualifying = input.exactly()?;
+    let clock = ClockInfo { powered_ms: input.u64()?, resets: input.u32()?, restarts: input.u32()?, safe: flag(input)? };
+    Ok((signer, qualifying, clock, input.u64()?))
+}
+
+fn name(input: &mut Input<'_>, why: &'static str) -> Result<TpmName, AttestError> {
+    TpmName::from_bytes(&input.exactly::<34>()?).ok_or(AttestError::Other(why))
+}
+
+fn put_head(kind: u16, signer: &TpmName, qualifying: &[u8; 32], clock: &ClockInfo, firmware: u64) -> Vec<u8> {
+    let mut out = [&MAGIC.to_be_bytes()[..], &kind.to_be_bytes()].concat();
+    out.extend([sized(&signer.0), sized(qualifying)].concat());
+    out.extend(clock.powered_ms.to_be_bytes());
+    out.extend([clock.resets.to_be_bytes(), clock.restarts.to_be_bytes()].concat());
+    out.push(clock.safe.into());
+    out.extend(firmware.to_be_bytes());
+    out
 }
 
 /// The qualified name of a primary key in the endorsement hierarchy.
@@ -156,6 +210,20 @@ mod tests {
         assert_eq!(bytes.len(), 145);
         assert_eq!(Attest::parse(&bytes), Ok(attest()));
         assert_eq!(attest().registers().collect::<Vec<_>>(), [4, 7, 15]);
+    }
+
+    #[test]
+    fn the_word_of_a_creation_reads_back_and_no_other_form_does() {
+        let Attest { signer, qualifying, clock, firmware, .. } = attest();
+        let created = Created { signer, qualifying, clock, firmware, object: TpmName::of(b"made"), creation: Hash32([3; 32]) };
+        let bytes = created.marshal();
+        assert_eq!(Created::parse(&bytes), Ok(created));
+        for cut in 0..bytes.len() {
+            assert!(Created::parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(Created::parse(&[&bytes[..], &[0]].concat()), Err(PublicError::Trailing(1).into()));
+        assert!(matches!(Created::parse(&attest().marshal()), Err(AttestError::Other(_))), "a quote");
+        assert!(matches!(Attest::parse(&bytes), Err(AttestError::Other(_))), "no quote");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use hoidla_format::{
     Hash32, Malformed, Name,
     statement::Signature as Line,
-    statements::{PcrValue, Release},
+    statements::{PcrValue, Proof, Release},
 };
 use hoidla_log::{Quote, Says, SignedCheckpoint};
 use p256::ecdsa::{Signature, signature::Verifier};
@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::{
     attest::{Attest, AttestError, endorsed},
     known::{Attester, Known},
+    measured::{PAPERS, explained_by},
     policy::pcr_digest,
 };
 
@@ -24,8 +25,6 @@ use crate::{
 const SECURE_BOOT: u8 = 7;
 /// The measured image: firmware's measure, and the image's own.
 const IMAGE: [u8; 2] = [4, 11];
-/// The papers in force.
-const PAPERS: u8 = 15;
 
 /// Why a checkpoint is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -99,6 +98,11 @@ pub enum Doubt {
     /// The papers in force are not measured.
     #[error("the papers in force were not measured (register 15)")]
     Papers,
+    /// Other papers are measured.
+    #[error(
+        "the papers in force there were others than those given here (register 15): a site file or enrolment is missing, or somebody else wrote to the register"
+    )]
+    OtherPapers,
     /// The TPM's clock may repeat.
     #[error("its TPM was not shut down in order before: its clock may repeat")]
     Clock,
@@ -114,6 +118,12 @@ impl Doubt {
     /// Whether this is so of every report today, and tells nothing of the appliance.
     pub fn general(self) -> bool {
         self == Self::SecureBoot
+    }
+
+    /// Whether no custodian of a production site may hand over a share in spite of it.
+    pub fn unfit(self) -> bool {
+        use Doubt::{Development, FirstUse, NotNamed, Papers, Replaced, SoftwareTpm, Unmeasured};
+        matches!(self, Development | SoftwareTpm | FirstUse | Unmeasured | Papers | Replaced | NotNamed)
     }
 }
 
@@ -200,6 +210,7 @@ pub(crate) fn vouch(line: &Line, who: &Attester, text: &str, says: Says, known: 
     }
     let (release, newest) = release(&registers, who, known)?;
     let mut doubts = doubts(who, &attest, &registers, release);
+    doubts.extend(other_papers(&registers, who, known).then_some(Doubt::OtherPapers));
     doubts.extend(known.replaced(who).then_some(Doubt::Replaced));
     doubts.extend((release.epoch < newest).then_some(Doubt::OldRelease));
     Ok(Vouched { origin: name(), attest, release: release.name.clone(), doubts })
@@ -213,13 +224,19 @@ fn release<'a>(registers: &[PcrValue], who: &'a Attester, known: &'a Known) -> R
     Ok((release.ok_or_else(|| Refusal::State(who.origin.clone()))?, newest))
 }
 
+/// Whether something was measured into the register of the papers, and these papers don't explain it.
+fn other_papers(registers: &[PcrValue], who: &Attester, known: &Known) -> bool {
+    let value = registers.iter().find(|r| r.index == PAPERS).map(|r| r.value).filter(|v| *v != Hash32([0; 32]));
+    value.is_some_and(|value| explained_by(&value, &known.measurements(who)).is_none())
+}
+
 fn doubts(who: &Attester, attest: &Attest, registers: &[PcrValue], release: &Release) -> Vec<Doubt> {
     let zero = |index: u8| registers.iter().find(|r| r.index == index).is_none_or(|r| r.value == Hash32([0; 32]));
     [
         (who.development, Doubt::Development),
         (who.identity.tpm == "software", Doubt::SoftwareTpm),
         (!matches!(&who.identity.tpm[..], "software" | "firmware"), Doubt::Discrete),
-        (who.proof != "credential-activated", Doubt::FirstUse),
+        (who.proof != Proof::CredentialActivated, Doubt::FirstUse),
         (!IMAGE.into_iter().all(|i| !zero(i) && release.pcrs.iter().any(|p| p.index == i)), Doubt::Unmeasured),
         (release.pcrs.iter().all(|p| p.index != SECURE_BOOT), Doubt::SecureBoot),
         (zero(PAPERS), Doubt::Papers),

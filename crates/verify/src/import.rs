@@ -5,18 +5,16 @@
 //! auth value (TPM 2.0 Library, part 1, "Protected storage", outer duplication wrap). What
 //! it puts out is public. Doesn't check whose the storage root key is: enrolment does.
 
-use aes::cipher::KeyIvInit;
-use hmac::{Hmac, KeyInit, Mac};
 use hoidla_crypto::Secret;
 use hoidla_format::Hash32;
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::{
-    TpmName,
-    public::{Point, Public, PublicError, Shape, attribute, sha256},
-    wire::sized,
+    protect::{ephemeral, outer_wrap, seed},
+    public::{Public, PublicError, Shape, attribute, sha256},
 };
+
+pub use crate::protect::SEED;
 
 const ALG_KEYEDHASH: u16 = 0x0008;
 
@@ -33,9 +31,6 @@ pub struct Import {
 
 /// Bytes of `duplicate`: HMAC (2 + 32), then 2 + 2 + (2 + at most 32) + (2 + 32) + (2 + 32).
 pub const MOST_DUPLICATE: usize = 34 + 2 + 2 + 34 * 3;
-/// Bytes of `seed`: two coordinates.
-pub const SEED: usize = 2 * 34;
-
 /// Seals `secret` to the TPM whose storage root key is `srk`.
 ///
 /// # Errors
@@ -47,10 +42,9 @@ pub fn make(srk: &Public, secret: &Secret<32>, policy: Hash32, auth: &Secret<32>
     let parent = srk.point().ok_or(PublicError::Unsupported("no point"))?;
     let obfuscation = Secret::<32>::random();
     let public = sealed_public(sha256(&[obfuscation.expose(), secret.expose()]), policy);
-    let (shared, ephemeral) = agree(parent)?;
-    let seed = kdf_e(&shared, b"DUPLICATE", &ephemeral.x, &parent.x);
+    let (seed, point) = seed(parent, &ephemeral(), b"DUPLICATE")?;
     let duplicate = outer_wrap(&seed, &public.name(), sensitive(secret, &obfuscation, auth));
-    Ok(Import { public, duplicate, seed: ephemeral.marshal() })
+    Ok(Import { public, duplicate, seed: point.marshal() })
 }
 
 /// The public area of a half: usable and administered by policy only, and no wrong try locks it.
@@ -83,42 +77,4 @@ fn sensitive(secret: &Secret<32>, obfuscation: &Secret<32>, auth: &Secret<32>) -
     out.extend((inner.len() as u16).to_be_bytes());
     out.extend_from_slice(&inner);
     out
-}
-
-/// One-pass ECDH with a fresh key: the shared x coordinate, and the fresh key's point.
-fn agree(parent: &Point) -> Result<(Zeroizing<[u8; 32]>, Point), PublicError> {
-    let parent = parent.key()?;
-    let ephemeral = loop {
-        if let Ok(key) = p256::SecretKey::from_slice(Secret::<32>::random().expose()) {
-            break key;
-        }
-    };
-    let shared = ephemeral.diffie_hellman(&parent);
-    let mut x = Zeroizing::new([0; 32]);
-    x.copy_from_slice(shared.raw_secret_bytes());
-    Ok((x, Point::of(&ephemeral.public_key())))
-}
-
-fn outer_wrap(seed: &[u8; 32], name: &TpmName, mut sensitive: Zeroizing<Vec<u8>>) -> Vec<u8> {
-    let key = kdf_a(seed, b"STORAGE", &name.0, 128);
-    let key: &[u8; 16] = key.first_chunk().expect("half of 32 bytes");
-    cfb_mode::Encryptor::<aes::Aes128>::new(key.into(), &[0; 16].into()).encrypt(&mut sensitive);
-    let integrity = hmac(&kdf_a(seed, b"INTEGRITY", &[], 256), &[&sensitive, &name.0]);
-    [&sized(&integrity)[..], &sensitive].concat()
-}
-
-/// KDFe of the library for 256 bits: one block of SHA-256.
-fn kdf_e(shared: &[u8; 32], label: &[u8], party_u: &[u8], party_v: &[u8]) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(sha256(&[&1u32.to_be_bytes(), shared, label, &[0], party_u, party_v]))
-}
-
-/// KDFa of the library for at most 256 bits: one block of HMAC-SHA-256.
-fn kdf_a(key: &[u8; 32], label: &[u8], context: &[u8], bits: u32) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(hmac(key, &[&1u32.to_be_bytes(), label, &[0], context, &bits.to_be_bytes()]))
-}
-
-fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes any key");
-    parts.iter().for_each(|p| mac.update(p));
-    mac.finalize().into_bytes().into()
 }

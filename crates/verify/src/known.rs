@@ -8,11 +8,11 @@
 use hoidla_crypto::sign::{self, SignError, Signed, VerifyingKey};
 use hoidla_format::{
     Hash32, Moment, Name, Statement, StatementError, statement,
-    statements::{ApplianceIdentity, Enrolment, Release, Site},
+    statements::{ApplianceIdentity, Enrolment, Proof, Release, Site},
 };
 use thiserror::Error;
 
-use crate::{PolicyRef, Public, PublicError, ReleaseError, ReleasePublic, TpmName, release};
+use crate::{PolicyRef, Public, PublicError, ReleaseError, ReleasePublic, TpmName, measured, release};
 
 /// The name under which the authority signs.
 const AUTHORITY: &str = "authority";
@@ -54,9 +54,11 @@ pub struct Attester {
     /// Its identity, as recorded.
     pub identity: ApplianceIdentity,
     /// How its TPM was proven: the enrolment's word.
-    pub proof: String,
+    pub proof: Proof,
     /// When home enrolled it.
     pub issued: Moment,
+    /// SHA-256 of the enrolment.
+    pub enrolment: Hash32,
     /// A site for drills.
     pub development: bool,
     /// Whether the newest site file given still names it.
@@ -75,6 +77,7 @@ impl Attester {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     sites: Vec<Signed<Site>>,
+    site_files: Vec<(Name, u32, Hash32)>,
     releases: Vec<Release>,
     attesters: Vec<Attester>,
     passed_over: Vec<KnownError>,
@@ -84,6 +87,7 @@ pub struct Known {
 #[derive(Default)]
 struct Pile {
     sites: Vec<Signed<Site>>,
+    site_files: Vec<(Name, u32, Hash32)>,
     releases: Vec<Signed<Release>>,
     enrolments: Vec<Signed<Enrolment>>,
     identities: Vec<(Hash32, ApplianceIdentity)>,
@@ -104,7 +108,8 @@ impl Known {
         for paper in papers {
             pile.add(paper, authority)?;
         }
-        let mut known = Self { sites: pile.sites, ..Self::default() };
+        pile.site_files.sort();
+        let mut known = Self { sites: pile.sites, site_files: pile.site_files, ..Self::default() };
         for release in &pile.releases {
             if let Some(site) = known.site(&release.statement.site) {
                 match release_key(site).and_then(|key| Ok(release::check(&release.statement, &key)?)) {
@@ -119,7 +124,7 @@ impl Known {
             if let (Some((_, identity)), Some(site)) = (identity, site)
                 && (&identity.site, &identity.name) == (&enrolment.statement.site, &enrolment.statement.appliance)
             {
-                match attester(site, identity, &enrolment.statement) {
+                match attester(site, identity, enrolment) {
                     Ok(attester) => known.attesters.push(attester),
                     Err(e) => known.passed_over.push(e),
                 }
@@ -131,6 +136,21 @@ impl Known {
     /// A site's newest file among the papers.
     pub fn site(&self, name: &Name) -> Option<&Site> {
         self.sites.iter().map(|s| &s.statement).find(|s| s.site == *name)
+    }
+
+    /// All site files of a site that were given, by serial: serial and hash.
+    pub fn site_files<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = (u32, Hash32)> + 'a {
+        self.site_files.iter().filter(move |(site, ..)| site == name).map(|(_, serial, hash)| (*serial, *hash))
+    }
+
+    /// What register 15 of an appliance may have been extended by, as far as its papers are here,
+    /// in the order in which they can have come into force.
+    pub fn measurements(&self, who: &Attester) -> Vec<Hash32> {
+        let mut enrolments: Vec<(Moment, Hash32)> =
+            self.attesters.iter().filter(|a| a.origin == who.origin).map(|a| (a.issued, a.enrolment)).collect();
+        enrolments.sort();
+        let with = |(_, site): (u32, Hash32)| enrolments.iter().map(move |(_, enrolment)| measured::digest(&site, enrolment));
+        self.site_files(&who.site).flat_map(with).collect()
     }
 
     /// The releases of a site, in no order.
@@ -177,6 +197,7 @@ impl Pile {
         if site.statement.authority.0 != authority.to_sec1() {
             return Err(KnownError::Authority(site.statement.site));
         }
+        self.site_files.push((site.statement.site.clone(), site.statement.serial, site.hash));
         match self.sites.iter_mut().find(|s| s.statement.site == site.statement.site) {
             Some(held) if held.statement.serial < site.statement.serial => *held = site,
             Some(_) => {}
@@ -194,7 +215,7 @@ fn release_key(site: &Site) -> Result<ReleasePublic, KnownError> {
     Ok(ReleasePublic::from_sec1(&site.release_key.0)?)
 }
 
-fn attester(site: &Site, identity: &ApplianceIdentity, enrolment: &Enrolment) -> Result<Attester, KnownError> {
+fn attester(site: &Site, identity: &ApplianceIdentity, enrolment: &Signed<Enrolment>) -> Result<Attester, KnownError> {
     let name = || identity.name.clone();
     let public = Public::parse(&identity.ak.0).map_err(|e| KnownError::Key(name(), e))?;
     let reference = PolicyRef::node(&site.site, site.development);
@@ -206,8 +227,9 @@ fn attester(site: &Site, identity: &ApplianceIdentity, enrolment: &Enrolment) ->
         origin: format!("hoidla/{}/{}", site.site, identity.name),
         key_name: public.name(),
         identity: identity.clone(),
-        proof: enrolment.proof.clone(),
-        issued: enrolment.issued,
+        proof: enrolment.statement.proof,
+        issued: enrolment.statement.issued,
+        enrolment: enrolment.hash,
         development: site.development,
         named: site.appliances.iter().any(|a| a.name == identity.name),
         key: point.key().map_err(|e| KnownError::Key(name(), e))?.into(),

@@ -224,6 +224,17 @@ impl Public {
         Self { attributes: if restricted { base | RESTRICTED } else { base }, policy: Some(policy), shape: Shape::Signing(Point::EMPTY) }
     }
 
+    /// The prover's template: a primary key in the endorsement hierarchy that signs only what the
+    /// TPM itself says, for whoever asks. Used once, to prove which keys are in one TPM.
+    pub fn prover_template() -> Self {
+        use attribute::{FIXED_PARENT, FIXED_TPM, NO_DA, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN, USER_WITH_AUTH};
+        Self {
+            attributes: FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | RESTRICTED | SIGN,
+            policy: None,
+            shape: Shape::Signing(Point::EMPTY),
+        }
+    }
+
     /// Whether two objects are the same but for what a TPM fills in: their points or hashes.
     pub fn same_template(&self, other: &Self) -> bool {
         self.attributes == other.attributes

@@ -5,7 +5,7 @@
 use hoidla_crypto::Secret;
 use hoidla_format::{Hash32, statements::PcrValue};
 use hoidla_verify::{
-    Policy, PolicyRef, Public, PublicError, RELEASE_COUNTER, ReleaseKey, TpmName, import,
+    Created, Policy, PolicyRef, Public, PublicError, RELEASE_COUNTER, ReleaseKey, TpmName, import,
     public::{Point, Shape, attribute},
 };
 
@@ -26,6 +26,10 @@ fn all() -> [Public; 4] {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
 }
 
 #[test]
@@ -91,6 +95,9 @@ fn structures_are_those_of_the_vectors() {
     for (name, public) in [("srk", &srk), ("ek", &ek), ("node", &node), ("half", &half)] {
         assert_eq!(hex(&public.marshal()), vector(name), "{name}");
     }
+    let created = Created::parse(&bytes(&vector("created"))).unwrap();
+    assert_eq!(hex(&created.marshal()), vector("created"));
+    assert_eq!((created.qualifying, created.clock.resets, created.creation), ([5; 32], 7, Hash32([3; 32])));
     let release = ReleaseKey::from_secret(&Secret::filled(|b| b.fill(9))).unwrap().public();
     assert_eq!(hex(&release.public().marshal()), vector("release-key"));
     assert_eq!(hex(&srk.name().0), vector("srk-name"));

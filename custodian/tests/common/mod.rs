@@ -154,6 +154,7 @@ pub fn challenge(grant: &Signed<Grant>, one_time: &hpke::KeyPair, site_hash: Has
         release: name("drill"),
         development: true,
         valid_for_seconds: 86_400,
+        measured: vec![],
         quote: Bytes(vec![]),
     }
 }

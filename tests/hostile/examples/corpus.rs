@@ -289,6 +289,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             vec![unsigned, signed]
         }
         "event_log" => vec![boot_vector("eventlog.bin")],
+        "created" => vec![hex("created")],
+        "parcel" => vec![hex("parcel")],
         "attest" => vec![log().0.attest([5; 32]).marshal()],
         "receipt" => vec![log().3.receipt(5, &log().1).write().into_bytes(), log().3.receipt(0, &log().2).write().into_bytes()],
         "extension" => vec![log().3.extension(3, &log().1).write().into_bytes(), log().3.extension(7, &log().2).write().into_bytes()],
@@ -342,4 +344,11 @@ fn main() {
             fs::write(folder.join(format!("{n:02}")), seed).expect("a seed is written");
         }
     }
+}
+
+/// Bytes of `tests/vectors/tpm/structures.txt`.
+fn hex(name: &str) -> Vec<u8> {
+    let all = include_str!("../../vectors/tpm/structures.txt");
+    let hex = all.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).expect("a vector");
+    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hexadecimal")).collect()
 }

@@ -1,7 +1,7 @@
 //! What proves that bytes are kept: signed checkpoints, quotes, receipts, extensions.
 
 use hoidla_log::{Extension, Quote, Receipt, SignedCheckpoint};
-use hoidla_verify::{Attest, Certificate, eventlog::Log, pe::Image};
+use hoidla_verify::{Attest, Certificate, Created, eventlog::Log, pe::Image};
 
 pub fn signed_checkpoint(bytes: &[u8]) -> bool {
     let Ok(signed) = SignedCheckpoint::parse(bytes) else { return false };
@@ -23,6 +23,12 @@ pub fn erased(bytes: &[u8]) -> bool {
 pub fn attest(bytes: &[u8]) -> bool {
     let Ok(attest) = Attest::parse(bytes) else { return false };
     assert_eq!(attest.marshal(), bytes, "one encoding");
+    true
+}
+
+pub fn created(bytes: &[u8]) -> bool {
+    let Ok(created) = Created::parse(bytes) else { return false };
+    assert_eq!(created.marshal(), bytes, "one encoding");
     true
 }
 

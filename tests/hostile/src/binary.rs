@@ -27,7 +27,7 @@ use hoidla_log::Frontier;
 use hoidla_protocol::{AppendHead, HEAD, Head, Request, Response};
 use hoidla_quorum::share::Share;
 use hoidla_snapshot::PackHead;
-use hoidla_verify::Public;
+use hoidla_verify::{Parcel, Public};
 
 pub fn frame(bytes: &[u8]) -> bool {
     let mut left = bytes;
@@ -257,6 +257,14 @@ pub fn hpke_public_key(bytes: &[u8]) -> bool {
 pub fn share(bytes: &[u8]) -> bool {
     let Ok(share) = Share::decode(bytes) else { return false };
     assert_eq!(share.encode()[..], *bytes, "one encoding");
+    true
+}
+
+pub fn parcel(bytes: &[u8]) -> bool {
+    let Ok(parcel) = Parcel::from_bytes(bytes) else { return false };
+    assert_eq!(parcel.to_bytes(), bytes, "one encoding");
+    // Opened by a secret that isn't its own, or that is: never a panic.
+    _ = parcel.open(&Secret::filled(|b| b.fill(6)));
     true
 }
 

@@ -40,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     target("checkpoint", statements::checkpoint, 3000),
     target("signed_checkpoint", audit::signed_checkpoint, 3000),
     target("attest", audit::attest, 3000),
+    target("created", audit::created, 3000),
+    target("parcel", binary::parcel, 3000),
     target("erased", audit::erased, 3000),
     target("boot_image", audit::boot_image, 3000),
     target("event_log", audit::event_log, 300),

@@ -193,7 +193,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The appliance says who its TPM is.
+    /// Home records the machine's endorsement key; at the rack the appliance says who its TPM is.
     ///
     /// # Errors
     /// If `hoidlad` fails.
@@ -203,6 +203,10 @@ impl Stage {
         let disks = DISKS.map(|d| self.at(d).display().to_string());
         let config = format!("listen = {:?}\ntpm = {:?}\ndisks = {disks:?}\n{authority}\n", self.address, self.tcti()?);
         fs::write(self.at("embassy/state/appliance.toml"), config)?;
+        let tcti = self.tcti()?;
+        self.must("hoidlad", &["endorse", "--tpm", &tcti, "--out", "home/ek.txt"])?;
+        // No passphrase: nothing is signed.
+        self.must("hoidla-provision", &["record-ek", APPLIANCE, "home/ek.txt", "--home", "home/authority"])?;
         let args =
             ["identify", "home/authority/public/site.txt", "--name", APPLIANCE, "--state", "embassy/state", "--out", "home/identity.txt"];
         self.must("hoidlad", &args)?;
@@ -259,13 +263,17 @@ impl Stage {
         self.must("hoidla-custodian", &args)
     }
 
-    /// The appliance imports its halves and makes two disks of `size` MiB.
+    /// The appliance's TPM opens its parcel, imports its halves and makes two disks of `size` MiB; what
+    /// it opened goes home, for auditors.
     ///
     /// # Errors
     /// If `hoidlad` fails.
     pub fn enrol(&mut self, size: u64) -> Result<Answer> {
         let size = format!("{size}M");
-        self.must("hoidlad", &["enrol", "home/authority/public", "--state", "embassy/state", "--disk-size", &size])
+        let args = ["enrol", "home/authority/public", "--state", "embassy/state", "--disk-size", &size, "--out", "home/enrolment.txt"];
+        let answer = self.must("hoidlad", &args)?;
+        self.authority(&["proven", "home/enrolment.txt"])?;
+        Ok(answer)
     }
 
     /// Starts `hoidlad` under a supervisor and waits until it listens.

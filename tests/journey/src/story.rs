@@ -103,7 +103,7 @@ fn found_site(stage: &mut Stage) -> Result<()> {
 
 fn enrol(stage: &mut Stage, bytes: u64) -> Result<()> {
     stage.narrator.scene("The appliance is enrolled");
-    stage.narrator.say("A software TPM stands in for the chip. The appliance asks it who it is, and home deals a vault for each registry: half of each vault's key is encrypted to that TPM, the other half is cut into shares.");
+    stage.narrator.say("A software TPM stands in for the chip; home has recorded its endorsement key. The appliance asks it who it is, and home deals a vault for each registry: half of each vault's key is sealed to that TPM, in a parcel that no other opens, the other half is cut into shares.");
     stage.start_tpm()?;
     stage.identify()?;
     let dealt = stage.deal()?;

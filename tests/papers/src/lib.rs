@@ -7,14 +7,16 @@
 use hoidla_crypto::{Secret, sign::SigningKey};
 use hoidla_format::{
     ByteRange, Bytes, Hash32, Leaf, Moment, Name, Note, StreamId, statement,
-    statements::{ApplianceEntry, ApplianceIdentity, Enrolment, PcrValue, Release, Site},
+    statements::{ApplianceEntry, ApplianceIdentity, Endorsement, Enrolment, KeyCreated, PcrValue, Proof, Release, Site},
 };
 use hoidla_log::{
     Checkpoint, Extension, Leaves, Nodes, Quote, Receipt, Says, SignedCheckpoint, consistency, inclusion, root, tree::leaf_hash,
 };
 use hoidla_verify::{
-    Attest, ClockInfo, PolicyRef, Public, ReleaseKey, Terms, TpmName,
+    Attest, ClockInfo, Created, PolicyRef, Public, ReleaseKey, Terms, TpmName,
     attest::endorsed,
+    identity::qualifying,
+    measured,
     policy::pcr_digest,
     public::{Point, Shape},
     release,
@@ -108,31 +110,88 @@ pub struct SoftAppliance {
     pub registers: Vec<PcrValue>,
     key: p256::ecdsa::SigningKey,
     key_name: TpmName,
+    prover: p256::ecdsa::SigningKey,
+}
+
+/// One of a seed's keys, each at a distance of its own.
+fn soft_key(seed: u8, apart: u8) -> p256::ecdsa::SigningKey {
+    p256::ecdsa::SigningKey::from_slice(&[seed.wrapping_add(apart); 32]).expect("below the order")
+}
+
+fn point(key: &p256::ecdsa::SigningKey) -> Point {
+    Point::of(&p256::PublicKey::from(key.verifying_key()))
+}
+
+fn clock() -> ClockInfo {
+    ClockInfo { powered_ms: 86_400_000, resets: 3, restarts: 0, safe: true }
 }
 
 impl SoftAppliance {
-    /// Always the same one for one seed, which is not 0.
+    /// Always the same one for one seed, 1 to 31.
     ///
     /// # Panics
     /// If the seed is 0, or the site's release key is none.
     pub fn new(site: &Site, appliance: &str, seed: u8) -> Self {
-        let key = p256::ecdsa::SigningKey::from_slice(&[seed; 32]).expect("below the order");
+        let (key, prover) = (soft_key(seed, 0), soft_key(seed, 96));
         let release = hoidla_verify::ReleasePublic::from_sec1(&site.release_key.0).expect("a release key");
-        let template = Public::signing_template(release.policy(&PolicyRef::node(&site.site, site.development)).digest(), true);
-        let ak = Public { shape: Shape::Signing(Point::of(&p256::PublicKey::from(key.verifying_key()))), ..template };
+        let policy = release.policy(&PolicyRef::node(&site.site, site.development)).digest();
+        let signing = |template: Public, key: &p256::ecdsa::SigningKey| Public { shape: Shape::Signing(point(key)), ..template };
+        let storage = |template: Public, apart| Public { shape: Shape::Storage(point(&soft_key(seed, apart))), ..template };
+        let ak = signing(Public::signing_template(policy, true), &key);
         let identity = ApplianceIdentity {
             site: site.site.clone(),
             name: name(appliance),
             tpm: "software".into(),
-            ek: Bytes(vec![1]),
-            srk: Bytes(vec![2]),
+            ek: Bytes(storage(Public::ek_template(), 32).marshal()),
+            prover: Bytes(signing(Public::prover_template(), &prover).marshal()),
+            srk: Bytes(storage(Public::srk_template(), 64).marshal()),
             ak: Bytes(ak.marshal()),
-            node: Bytes(vec![3]),
+            node: Bytes(signing(Public::signing_template(policy, false), &soft_key(seed, 128)).marshal()),
             release_counter: 0,
             site_counter: 0,
             hours_counter: 0,
+            created: Vec::new(),
         };
-        Self { identity, registers: REGISTERS.map(register).to_vec(), key, key_name: ak.name() }
+        let mut made = Self { identity, registers: REGISTERS.map(register).to_vec(), key, key_name: ak.name(), prover };
+        made.vouch();
+        made.run_under(site);
+        made
+    }
+
+    /// Puts into register 15 that it runs under this site file and its own enrolment in it.
+    pub fn run_under(&mut self, site: &Site) {
+        let hash = |text: &str| statement::hash(text);
+        let digest = measured::digest(&hash(&statement::write(site)), &hash(&statement::write(&self.enrolment(site))));
+        for register in self.registers.iter_mut().filter(|r| r.index == measured::PAPERS) {
+            register.value = measured::replay(&[digest]);
+        }
+    }
+
+    /// What home records before shipping.
+    pub fn endorsement(&self) -> Endorsement {
+        Endorsement { tpm: self.identity.tpm.clone(), ek: self.identity.ek.clone() }
+    }
+
+    /// Has the prover vouch for the identity as it is now: after a test has changed it.
+    ///
+    /// # Panics
+    /// If a key in it is none.
+    pub fn vouch(&mut self) {
+        let name = |bytes: &Bytes| Public::parse(&bytes.0).expect("a key").name();
+        let (signer, qualifying) = (endorsed(&name(&self.identity.prover)), qualifying(&self.identity));
+        let word = |key: &Bytes| {
+            let (object, creation) = (name(key), Hash32([9; 32]));
+            let attest = Created { signer, qualifying, clock: clock(), firmware: 1, object, creation }.marshal();
+            let signature: Signature = self.prover.sign(&attest);
+            KeyCreated { attest: Bytes(attest), signature: Bytes(signature.to_bytes().to_vec()) }
+        };
+        let created = [&self.identity.srk, &self.identity.ak, &self.identity.node].map(word).to_vec();
+        self.identity.created = created;
+    }
+
+    /// Its attestation key's TPM name.
+    pub fn key_name(&self) -> TpmName {
+        self.key_name
     }
 
     /// What its signature lines are named.
@@ -148,7 +207,7 @@ impl SoftAppliance {
             appliance: self.identity.name.clone(),
             identity: statement::hash(&statement::write(&self.identity)),
             halves: Hash32([0; 32]),
-            proof: "trusted-on-first-use".into(),
+            proof: Proof::TrustedOnFirstUse,
             certificate: Bytes(vec![]),
             issued: Moment::from_seconds(1_800_000_000),
         }
@@ -159,7 +218,7 @@ impl SoftAppliance {
         Attest {
             signer: endorsed(&self.key_name),
             qualifying,
-            clock: ClockInfo { powered_ms: 86_400_000, resets: 3, restarts: 0, safe: true },
+            clock: clock(),
             firmware: 1,
             selection: self.registers.iter().fold(0, |bits, r| bits | 1 << r.index),
             pcr_digest: Hash32(pcr_digest(&self.registers)),

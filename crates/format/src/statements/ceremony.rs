@@ -77,7 +77,9 @@ pub struct Challenge {
     pub development: bool,
     /// How long approvals for it count, in seconds after issue; at most a day, by the appliance's monotonic clock.
     pub valid_for_seconds: u32,
-    /// A quote over this challenge, once quotes are verified; empty until then.
+    /// What register 15 was extended by since the machine's start: the papers in force, the last one now.
+    pub measured: Vec<Hash32>,
+    /// A quote over this challenge (with this field empty) by the attestation key, in the form of a signature line's bytes.
     pub quote: Bytes,
 }
 

@@ -234,7 +234,17 @@ pub struct PcrValue {
     pub value: Hash32,
 }
 
-/// What an appliance's TPM says it is; home records it before shipping.
+/// What a TPM's endorsement key is; home records it before shipping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endorsement {
+    /// The kind of TPM: `software`, `discrete`, `firmware`.
+    pub tpm: String,
+    /// Endorsement key: marshalled TPMT_PUBLIC.
+    pub ek: Bytes,
+}
+
+/// What an appliance's TPM says it is, and that its keys are all in one TPM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplianceIdentity {
@@ -246,6 +256,8 @@ pub struct ApplianceIdentity {
     pub tpm: String,
     /// Endorsement key: marshalled TPMT_PUBLIC.
     pub ek: Bytes,
+    /// The key that vouched for the next three: marshalled TPMT_PUBLIC.
+    pub prover: Bytes,
     /// Storage root key, to which halves are encrypted: marshalled TPMT_PUBLIC.
     pub srk: Bytes,
     /// Attestation key: marshalled TPMT_PUBLIC.
@@ -258,6 +270,39 @@ pub struct ApplianceIdentity {
     pub site_counter: u64,
     /// Where the TPM's counter of powered hours stood: hours are counted from here.
     pub hours_counter: u64,
+    /// The prover's word, under the hash of all above, that its TPM made `srk`, `ak` and `node`, in this order.
+    #[serde(default)]
+    pub created: Vec<KeyCreated>,
+}
+
+/// A TPM's word that it made a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCreated {
+    /// TPMS_ATTEST of type creation, as signed.
+    pub attest: Bytes,
+    /// ECDSA P-256 with SHA-256 over it: r ‖ s.
+    pub signature: Bytes,
+}
+
+/// On what grounds a TPM is believed to be the one that home means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// None: whoever made the identity could have made it up. For drills.
+    TrustedOnFirstUse,
+    /// The enrolment could be read only inside the TPM whose endorsement key home recorded.
+    CredentialActivated,
+}
+
+impl Proof {
+    /// In words for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::TrustedOnFirstUse => "trusted on first use: nobody has proven that it is genuine",
+            Self::CredentialActivated => "proven: it holds the endorsement key that home recorded before shipping",
+        }
+    }
 }
 
 /// What binds one appliance's TPM to a site.
@@ -274,8 +319,8 @@ pub struct Enrolment {
     pub identity: Hash32,
     /// SHA-256 of its halves.
     pub halves: Hash32,
-    /// How the TPM was proven to be what it says: `trusted-on-first-use` or `credential-activated`.
-    pub proof: String,
+    /// How the TPM was proven to be what it says.
+    pub proof: Proof,
     /// The node key's X.509 certificate (DER).
     pub certificate: Bytes,
     /// When.

@@ -104,12 +104,14 @@ impl PaperTpm {
             name: name(appliance),
             tpm: "software".into(),
             ek: Bytes(vec![]),
+            prover: Bytes(vec![]),
             srk: Bytes(srk.marshal()),
             ak: Bytes(vec![]),
             node: Bytes(vec![]),
             release_counter: 1,
             site_counter: 1,
             hours_counter: 1,
+            created: vec![],
         }
     }
 
@@ -266,6 +268,7 @@ pub fn challenge(grant: &Grant, one_time: &hpke::KeyPair) -> Challenge {
         release: name("drill"),
         development: true,
         valid_for_seconds: 3600,
+        measured: vec![],
         quote: Bytes(vec![]),
     }
 }

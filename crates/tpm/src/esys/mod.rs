@@ -14,11 +14,13 @@ use hoidla_verify::TpmName;
 use tss_esapi_sys as tss;
 use zeroize::Zeroize;
 
+pub use self::objects::Birth;
 use self::structures::bytes;
 use crate::{Tcti, TpmError};
 
 mod objects;
 mod policies;
+mod proofs;
 mod quotes;
 mod registers;
 mod structures;
@@ -138,6 +140,8 @@ fn meaning(what: &'static str, code: u32) -> TpmError {
     }
     let number = if code & 0x80 != 0 { code & 0xBF } else { code & 0x97F };
     match (layer, number) {
+        // Hoidla leaves the hierarchies' own passwords empty, as TPMs are delivered.
+        (0, 0x8E | 0xA2 | 0x121) if matches!(what, "CreatePrimary" | "PolicySecret" | "NV_DefineSpace") => TpmError::Owned,
         (0, 0x84) if what == "PolicyPCR" => TpmError::Pcrs,
         (0, 0x126) if what == "PolicyNV" => TpmError::Retired,
         (0, 0x8E | 0xA2) => TpmError::Auth,

@@ -13,6 +13,19 @@ use super::{
 };
 use crate::{Blob, TpmError};
 
+/// How the TPM made an object, under a ticket of its own: what [`Esys::certify_creation`] needs.
+#[derive(Clone, Copy)]
+pub struct Birth {
+    pub(super) hash: tss::TPM2B_DIGEST,
+    pub(super) ticket: tss::TPMT_TK_CREATION,
+}
+
+impl Birth {
+    fn of(hash: Returned<tss::TPM2B_DIGEST>, ticket: Returned<tss::TPMT_TK_CREATION>, what: &'static str) -> Result<Self, TpmError> {
+        Ok(Self { hash: *hash.of(what)?, ticket: *ticket.of(what)? })
+    }
+}
+
 impl Esys {
     /// Makes a hierarchy's primary key. `session` (if any) authenticates the answer.
     pub fn create_primary(
@@ -20,7 +33,7 @@ impl Esys {
         hierarchy: u32,
         template: &Public,
         session: Option<&Handle<'_>>,
-    ) -> Result<(Handle<'_>, Public), TpmError> {
+    ) -> Result<(Handle<'_>, Public, Birth), TpmError> {
         let mut tr = NONE;
         let mut public = Returned::new();
         let (mut data, mut hash, mut ticket) = (Returned::new(), Returned::new(), Returned::new());
@@ -45,11 +58,12 @@ impl Esys {
             )
         };
         check("CreatePrimary", code)?;
-        Ok((self.handle(tr), from_tss(&*public.of("CreatePrimary")?)?))
+        let object = self.handle(tr);
+        Ok((object, from_tss(&*public.of("CreatePrimary")?)?, Birth::of(hash, ticket, "CreatePrimary")?))
     }
 
     /// Makes an object under `parent`.
-    pub fn create(&self, parent: &Handle<'_>, template: &Public, session: &Handle<'_>) -> Result<Blob, TpmError> {
+    pub fn create(&self, parent: &Handle<'_>, template: &Public, session: &Handle<'_>) -> Result<(Blob, Birth), TpmError> {
         let (mut private, mut public) = (Returned::new(), Returned::new());
         let (mut data, mut hash, mut ticket) = (Returned::new(), Returned::new(), Returned::new());
         // SAFETY: live.
@@ -73,7 +87,8 @@ impl Esys {
         };
         check("Create", code)?;
         let private: Returned<tss::TPM2B_PRIVATE> = private.of("Create")?;
-        Ok(Blob { public: from_tss(&*public.of("Create")?)?, private: bytes!(*private, buffer).to_vec() })
+        let blob = Blob { public: from_tss(&*public.of("Create")?)?, private: bytes!(*private, buffer).to_vec() };
+        Ok((blob, Birth::of(hash, ticket, "Create")?))
     }
 
     /// Takes an object made elsewhere under `parent`; its private area as the parent keeps it.

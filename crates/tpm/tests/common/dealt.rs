@@ -7,13 +7,14 @@ use hoidla_crypto::{
 };
 use hoidla_format::{
     Bytes, Moment, Name,
-    statements::{ApplianceIdentity, Door, Roster},
+    statements::{ApplianceIdentity, Door, KeyCreated, Roster},
 };
 use hoidla_quorum::{
     dealing::{Dealing, DealingInput, deal},
     share::{Share, VaultId},
 };
-use hoidla_tpm::Blob;
+use hoidla_tpm::{Blob, identity::NewNode};
+use hoidla_verify::identity::qualifying;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 const CUSTODIANS: [&str; 3] = ["alpha", "bravo", "charlie"];
@@ -54,18 +55,28 @@ impl Dealt {
 
 fn identity(w: &World) -> ApplianceIdentity {
     let node = w.tpm.create_node_key(&w.public(), &w.node_ref()).unwrap();
-    let id = w.tpm.identity(&w.public(), &w.node_ref(), &node).unwrap();
+    identity_of(w, &node)
+}
+
+/// A TPM's identity, with the proof.
+pub fn identity_of(w: &World, node: &NewNode) -> ApplianceIdentity {
+    let (id, begins) = (w.tpm.keys(&w.public(), &w.node_ref()).unwrap(), w.tpm.begins().unwrap());
     let bytes = |p: &hoidla_verify::Public| Bytes(p.marshal());
-    ApplianceIdentity {
+    let mut identity = ApplianceIdentity {
         site: site(),
         name: name("lux-1"),
         tpm: "software".into(),
         ek: bytes(&id.ek),
+        prover: bytes(&id.prover),
         srk: bytes(&id.srk),
         ak: bytes(&id.ak),
-        node: bytes(&id.node),
-        release_counter: id.release_counter,
-        site_counter: id.site_counter,
-        hours_counter: id.hours_counter,
-    }
+        node: bytes(node.blob.public()),
+        release_counter: begins.release,
+        site_counter: begins.site,
+        hours_counter: begins.hours,
+        created: Vec::new(),
+    };
+    let words = w.tpm.vouch(&w.public(), &w.node_ref(), node, &qualifying(&identity)).unwrap();
+    identity.created = words.map(|(attest, signature)| KeyCreated { attest: Bytes(attest), signature: Bytes(signature.to_vec()) }).to_vec();
+    identity
 }
