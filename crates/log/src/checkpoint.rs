@@ -73,7 +73,7 @@ impl Checkpoint {
         }
         (one_tpm && longer.counter < shorter.counter).then(|| {
             format!(
-                "the TPM's counter of {origin} went back from {} to {} while its log grew from {} to {} leaves",
+                "the TPM's counter went back from {} to {} while the log of {origin} grew from {} to {} leaves",
                 shorter.counter, longer.counter, shorter.size, longer.size
             )
         })
