@@ -241,6 +241,7 @@ pub(crate) fn refusal(daemon: &crate::daemon::Daemon, e: StoreError) -> Refused 
         R::Unknown => Code::Unknown,
         R::Expired { .. } => Code::Expired,
         R::NotOver => Code::NotAllowed,
+        R::Lost { .. } => Code::Damaged,
         R::Stopped(_) => Code::Failed,
     };
     if matches!(code, Code::Fork | Code::Behind) {

@@ -338,9 +338,66 @@ fn insert_extent(extents: &mut Vec<(u64, u32)>, from: u64, to: u64, slot: u32, l
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use hoidla_format::disk::batch::{Entry, Note, Tenure};
     use proptest::prelude::*;
+
+    /// A batch of one record and one note about `stream`, in a generation, where all below `floor` have ended.
+    pub(crate) fn part(commit: u64, number: u32, stream: u8, floor: u32) -> Part {
+        let stream = StreamId([stream; 16]);
+        let records = vec![Entry { len: 100, hash: Hash32([7; 32]) }];
+        let head = Head {
+            previous: Hash32([0; 32]),
+            incarnation: commit,
+            run: 1,
+            run_first: 1,
+            commit,
+            mark: commit - 1,
+            checkpoint: 1,
+            number: 0,
+            part: 0,
+            parts: 1,
+            moved: false,
+            retires: None,
+            tenure: Tenure { powered: 0, floor, days: 1 },
+            frontier: vec![0; 8],
+            runs: vec![Run { stream, epoch: 1, leaf: 0, before: Chain::EMPTY, records }],
+            notes: vec![Note { stream, what: What::Closed(1) }],
+            index: None,
+        };
+        let generation = Arc::new(Generation { dataset: "land".parse().unwrap(), number });
+        Part { slot: commit as u32 % 100, block: 1, generation, dense: false, head, hash: Hash32([1; 32]) }
+    }
+
+    #[test]
+    fn a_segment_says_nothing_of_another_generations_streams() {
+        let mut c = Catalogue::empty(100, 2);
+        c.apply(&[part(1, 1, 1, 0)], true);
+        let before = c.state(StreamId([1; 16]));
+        let mut other = part(2, 2, 1, 0);
+        other.head.runs[0].before.length = 100;
+        other.head.notes[0].what = What::Alarmed(1 << 40);
+        c.apply(&[other], true);
+        assert_eq!(c.state(StreamId([1; 16])), before);
+        assert_eq!(c.slot_of(StreamId([1; 16]), 50), Some(1));
+        c.apply(&[part(3, 2, 2, 0)], true);
+        assert_eq!(c.state(StreamId([2; 16])).unwrap().generation.number, 2, "its own, it does");
+    }
+
+    #[test]
+    fn ended_generations_leave_no_name_and_no_weight() {
+        let mut c = Catalogue::empty(100, 2);
+        for n in 1..1000 {
+            c.apply(&[part(n, n as u32, n as u8, n as u32)], true);
+        }
+        assert!(c.generations.len() <= 3, "{} names", c.generations.len());
+        (1..500).for_each(|n| c.apply(&[part(n, n as u32, 77, 0)], true)); // late, and gone already
+        assert!(c.generations.len() <= 3, "{} names", c.generations.len());
+        assert_eq!(c.known_generation(&Generation { dataset: "land".parse().unwrap(), number: 998 }), None);
+        assert_eq!((c.streams.len(), c.last.len(), c.segments.used()), (1, 1, 1));
+        assert_eq!(c.weight, GENERATION_WEIGHT + STREAM_WEIGHT + 2 * 12);
+    }
 
     proptest! {
         #[test]

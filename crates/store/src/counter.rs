@@ -46,6 +46,9 @@ impl<P: Pool> Engine<P> {
         match self.counted {
             0 => self.events.push_back(Event::Noted { ticket }),
             counted => {
+                if self.options.faulty(Fault::CounterBeforeIntent) {
+                    _ = self.counters.raise_log_counter(counted + 1);
+                }
                 self.superblock.counter = counted + 1;
                 self.counting = Some(ticket);
             }

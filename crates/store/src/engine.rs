@@ -190,7 +190,9 @@ impl<P: Pool> Engine<P> {
             }
             return Ok(Appended::Pending);
         }
-        Err(Refused::Fork { offset: record.offset })
+        let offset = record.offset;
+        let was_stored = self.catalogue.streams.get(&record.stream).is_some_and(|s| offset < s.chain.length);
+        Err(if was_stored { Refused::Lost { offset } } else { Refused::Fork { offset } })
     }
 
     /// The checkpoint must keep room for all segments that may come.
@@ -270,7 +272,7 @@ impl<P: Pool> Engine<P> {
     /// An agent says up to where it holds acknowledgements, before it sends. If the store has
     /// less it is behind (rewound, or damaged): the stream is refused, durably, until
     /// [`readmit`](Self::readmit). A stream that the store doesn't know at all is refused
-    /// each time, without a trace.
+    /// each time, without a trace; so is one where the store is too full to note it.
     pub fn present(&mut self, generation: &Generation, stream: StreamId, offset: u64) -> Result<StreamState, Refused> {
         self.check_running()?;
         self.check_not_gone(generation)?;
@@ -283,8 +285,11 @@ impl<P: Pool> Engine<P> {
         self.check_belongs(&known, generation)?;
         let state = self.catalogue.state(stream).unwrap_or_else(|| nothing_of(generation));
         if offset > state.chain.length {
-            self.note(stream, known.generation, What::Alarmed(offset), None)?;
-            self.ahead_of(stream, known.generation).alarm = Some(offset);
+            match self.note(stream, known.generation, What::Alarmed(offset), None) {
+                Ok(()) => self.ahead_of(stream, known.generation).alarm = Some(offset),
+                Err(Refused::Busy) => return Err(Refused::Busy),
+                Err(_) => {} // no room to write it down: it is one all the same, each time
+            }
             return Err(Refused::Alarmed { presented: offset });
         }
         Ok(state)
@@ -365,6 +370,11 @@ impl<P: Pool> Engine<P> {
     /// Requests handed out or waiting, of which no completion is known.
     pub fn under_way(&self) -> usize {
         self.awaited.len()
+    }
+
+    /// Whether something that was taken isn't durable yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.flying.is_empty() || !self.building.drafts.is_empty()
     }
 
     /// The next thing to tell.

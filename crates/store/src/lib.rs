@@ -16,6 +16,7 @@ mod draft;
 mod engine;
 mod expiry;
 mod fence;
+mod holes;
 mod job;
 mod logged;
 mod members;

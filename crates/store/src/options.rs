@@ -174,6 +174,12 @@ pub enum Fault {
     UnkeyedHeads,
     /// Trusts what one copy says without its hash.
     BelieveRot,
+    /// Lets leaves go before their hashes are in tiles.
+    TilesTooLate,
+    /// Raises the log's counter before the superblocks say so.
+    CounterBeforeIntent,
+    /// Hands out proofs from unchecked hashes, unchecked.
+    UncheckedProofs,
 }
 
 #[cfg(test)]

@@ -167,7 +167,9 @@ pub struct Checked {
 pub struct Reader<P: Pool> {
     disks: Disks,
     pool: Arc<P>,
-    believe: bool,
+    pub(crate) believe: bool,
+    /// Deliberately: proofs leave as they were made.
+    pub(crate) unchecked: bool,
     batch: Option<(u64, Batch)>,
     index: Option<(u64, Head)>,
 }
@@ -175,13 +177,19 @@ pub struct Reader<P: Pool> {
 impl<P: Pool> Reader<P> {
     /// Over the engine's disks, with buffers from `pool`.
     pub fn new(disks: Disks, pool: Arc<P>) -> Self {
-        Self { disks, pool, believe: false, batch: None, index: None }
+        Self { disks, pool, believe: false, unchecked: false, batch: None, index: None }
     }
 
     /// A reader with a deliberate fault: it doesn't check hashes.
     #[cfg(feature = "faults")]
     pub fn believing(disks: Disks, pool: Arc<P>) -> Self {
         Self { believe: true, ..Self::new(disks, pool) }
+    }
+
+    /// A reader with a deliberate fault: it checks neither the hashes that proofs are made from, nor proofs.
+    #[cfg(feature = "faults")]
+    pub fn proving_blindly(disks: Disks, pool: Arc<P>) -> Self {
+        Self { unchecked: true, ..Self::new(disks, pool) }
     }
 
     /// The disks as they are now: one may have been replaced.

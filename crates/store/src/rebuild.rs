@@ -167,6 +167,7 @@ impl<P: Pool> Engine<P> {
         // Nothing of what is under way is asked of it, not even what its predecessor left undone.
         let under_way = self.flying.iter_mut().map(|f| &mut f.steps).chain(self.job.as_mut().map(|j| &mut j.steps));
         under_way.for_each(|steps| steps[usize::from(place)] = Step::Done);
+        self.line.steps.get_mut(usize::from(place)).into_iter().for_each(|step| *step = Step::Done);
         let after = self.next_commit - 1;
         self.joining.push(Joining { place, id, after, todo: None, handed: HashSet::new(), blocks: (0, 0), copied: false });
         Ok(id)

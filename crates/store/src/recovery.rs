@@ -25,6 +25,7 @@ use crate::{
     copies::{Batch, Copies},
     device::Pool,
     fence::search_to,
+    holes::Holes,
     open::Opened,
     options::{Fault, Options},
     read::{Checked, ReadError},
@@ -266,7 +267,7 @@ fn settle<P: Pool>(
     opened: &mut Opened,
     out: &mut Checked,
 ) -> Result<BTreeMap<u64, Hash32>, ReadError> {
-    let mut leaves = BTreeMap::new();
+    let (mut leaves, mut holes) = (BTreeMap::new(), Holes::default());
     let found = without_far_ones(found, catalogue.commit, opened);
     let mark = found.iter().map(|f| f.part.head.mark).fold(marked.max(catalogue.commit), u64::max);
     let mut commits: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
@@ -298,11 +299,15 @@ fn settle<P: Pool>(
         let parts: Vec<_> = parts.into_iter().map(|f| f.part).collect();
         catalogue.apply(&parts, whole);
         leaves.extend(parts.iter().flat_map(indexed_leaves));
+        parts.iter().filter(|_| opened.rebuilt).for_each(|p| holes.found(p));
         catalogue.commit = catalogue.commit.max(next);
         for slot in orphaned {
             set_damaged(catalogue, slot);
         }
         next += 1;
+    }
+    if opened.rebuilt {
+        opened.damage.extend(holes.told(catalogue));
     }
     opened.cut = last.saturating_sub(next - 1).min(last);
     close_doubles(catalogue);
@@ -386,5 +391,22 @@ fn close_doubles(catalogue: &mut Catalogue) {
         {
             set_damaged(catalogue, slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::tests::part;
+
+    #[test]
+    fn a_batch_far_ahead_of_all_is_told_and_not_waited_for() {
+        let found = |commits: &[u64]| commits.iter().map(|c| Found { part: part(*c, 1, 1, 0), everywhere: true, orphan: false }).collect();
+        let (mut opened, mut rebuilt) = (Opened::default(), Opened { rebuilt: true, ..Opened::default() });
+        let near = without_far_ones(found(&[11, 12, 10 + MOST_MISSING]), 10, &mut opened);
+        assert_eq!((near.len(), opened.damage.len()), (3, 0));
+        let near = without_far_ones(found(&[11, 12, 1 << 60]), 10, &mut opened);
+        assert_eq!((near.len(), opened.damage.len()), (2, 1), "{:?}", opened.damage);
+        assert_eq!(without_far_ones(found(&[11, 1 << 60]), 0, &mut rebuilt).len(), 2, "what lies between has ended");
     }
 }

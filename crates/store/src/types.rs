@@ -72,6 +72,12 @@ pub enum Refused {
         /// Where.
         offset: u64,
     },
+    /// It was stored, and is on no disk any more: nobody can say whether these are the same bytes.
+    #[error("what was stored at offset {offset} of this stream is on no disk any more: tell the authority, and begin a new generation")]
+    Lost {
+        /// Where.
+        offset: u64,
+    },
     /// The epoch is closed, or a later one has begun.
     #[error("epoch {epoch} of this stream is over: begin epoch {next} or later")]
     EpochOver {

@@ -402,6 +402,31 @@ async fn sparse_segments_are_rewritten_densely_and_everything_stays_readable() {
 }
 
 #[tokio::test]
+async fn one_damaged_segment_keeps_no_other_from_being_rewritten() {
+    let bench = Bench::new(256 << 20);
+    let settings = Settings { memory: 16 << 20, options: Options { open_segments: 1, ..Options::default() } };
+    let (store, _) = Store::open(&bench.paths(), ID, Box::new(bench.counters.clone()), settings).unwrap();
+    // Two streams' generations in turn, so that each closes the other's segment, nearly empty.
+    for n in 0..8 {
+        let mut record = record(&store, n / 2, &bytes(n)).await;
+        (record.stream, record.generation.number) = (StreamId([n as u8 % 2; 16]), n as u32 % 2);
+        store.append(record).await.unwrap().kept().await.unwrap();
+    }
+    for path in bench.paths() {
+        let at = find(&path, 0);
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0; 4096], at).unwrap();
+    }
+    let lost = store.tidy().await.unwrap_err();
+    assert!(matches!(lost, StoreError::Read(hoidla_store::ReadError::Lost(_))), "{lost}");
+    let mut rewritten = 0;
+    while store.tidy().await.unwrap() {
+        rewritten += 1;
+        assert!(rewritten < 100, "it never ends");
+    }
+    assert!(rewritten > 1, "the others were");
+}
+
+#[tokio::test]
 async fn what_is_not_ours_or_in_use_does_not_open() {
     let bench = Bench::new(64 << 20);
     let (store, _) = bench.open();

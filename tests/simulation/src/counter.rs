@@ -42,6 +42,12 @@ impl Counter {
         self.state().log
     }
 
+    /// The same state in a TPM of its own: what is raised in one never happened in the other.
+    pub fn copy(&self) -> Self {
+        let State { value, log, .. } = *self.state();
+        Self(Arc::new(Mutex::new(State { value, log, failing: 0, failed: false })))
+    }
+
     /// Somebody else on the TPM's bus raises the log's by so many.
     pub fn inject(&self, steps: u64) {
         self.state().log += steps;

@@ -54,9 +54,9 @@ pub fn opened(engine: &Engine<Memory>, model: &Model, opened: &Opened) -> Result
     }
 }
 
-/// *damage never cut*, later: what cannot be read is found by verification.
-pub fn loss_is_told(unreadable: usize, checked: &Checked) -> Result<(), Broken> {
-    if unreadable > 0 && checked.damage.is_empty() {
+/// *damage never cut*, later: what cannot be read was told by an opening, or is found by verification.
+pub fn loss_is_told(unreadable: usize, told: bool, checked: &Checked) -> Result<(), Broken> {
+    if unreadable > 0 && checked.damage.is_empty() && !told {
         return Err(("damage never cut", format!("{unreadable} records cannot be read, and verification finds no damage")));
     }
     Ok(())
@@ -105,11 +105,14 @@ pub fn bytes(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &M
     Ok(unreadable)
 }
 
-/// *the log only extends*: the leaves on the disks are all leaves, give the root, and extend the last
-/// acknowledged head.
-pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Model) -> Result<(), Broken> {
+/// The leaves on the disks by index, added to those that have `ended`.
+pub fn leaves(
+    engine: &mut Engine<Memory>,
+    reader: &mut Reader<Memory>,
+    ended: BTreeMap<u64, Hash32>,
+) -> Result<BTreeMap<u64, Hash32>, Broken> {
     let wrong = |why: String| ("the log only extends", why);
-    let mut leaves = BTreeMap::new();
+    let mut leaves = ended;
     let mut from = 0;
     while let Some(segment) = engine.segment(from) {
         from = segment.number() + 1;
@@ -119,6 +122,14 @@ pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Mod
             }
         }
     }
+    Ok(leaves)
+}
+
+/// *the log only extends*: the leaves on the disks, and those that have `ended`, are all leaves, give
+/// the root, and extend the last acknowledged head.
+pub fn log(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, model: &Model, ended: BTreeMap<u64, Hash32>) -> Result<(), Broken> {
+    let wrong = |why: String| ("the log only extends", why);
+    let leaves = leaves(engine, reader, ended)?;
     let (size, root) = engine.log_head();
     if leaves.len() as u64 != size || leaves.keys().next_back().is_some_and(|last| last + 1 != size) {
         return Err(wrong(format!("{} leaves are on the disks, the log has {size}", leaves.len())));

@@ -9,13 +9,14 @@
 //! be left out to make a failure small.
 //!
 //! [`sessions`] are agents over a network, [`world`] is the machine, [`faults`] what is done to it, `actors` who makes it work,
-//! [`plan`] what must be survived.
+//! [`plan`] what must be survived, [`endings`] what is tried when a schedule is over.
 #![forbid(unsafe_code)]
 
 mod actors;
 pub mod counter;
 pub mod dice;
 pub mod disk;
+pub mod endings;
 mod faults;
 pub mod invariants;
 pub mod memory;

@@ -106,6 +106,8 @@ pub struct Model {
     pub log: Option<(u64, Hash32)>,
     /// Something was destroyed on every copy: it may be missing, if that is told.
     pub lost: bool,
+    /// An opening told that something is.
+    pub told: bool,
 }
 
 impl Model {

@@ -25,6 +25,7 @@ impl World {
             }
         }
         self.engine = None;
+        self.keep_for_later();
         self.waits.clear();
         self.sessions.iter_mut().for_each(crate::sessions::Sessions::crash);
         if power && self.dice.one_in(16) {
@@ -109,6 +110,7 @@ impl World {
         self.tally.count("catalogues rebuilt", u64::from(opened.rebuilt));
         let engine = self.engine.as_mut().expect("it was opened");
         invariants::opened(engine, &self.model, opened)?;
+        self.model.told |= !opened.damage.is_empty();
         self.present_all()?;
         let engine = self.engine.as_mut().expect("it was opened");
         for (id, stream) in &mut self.model.streams {

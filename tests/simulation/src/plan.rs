@@ -59,6 +59,10 @@ fn disks_and_copies(dice: &mut Dice) -> (u8, u8) {
     (disks, (1 + dice.below(3) as u8).min(disks))
 }
 
+fn fills_up(steps: u32) -> bool {
+    steps.is_multiple_of(4)
+}
+
 /// What was thrown before the first step.
 pub struct Plan {
     /// How many disks there are.
@@ -81,7 +85,7 @@ impl Plan {
     /// The plan of a seed.
     pub fn of(dice: &mut Dice, seed: u64, mistake: Option<Mistake>) -> Self {
         let (disks, copies) = disks_and_copies(&mut Dice::new(seed, DISKS));
-        let options = Options {
+        let mut options = Options {
             commit_bytes: 4096 << dice.below(6),
             depth: 1 + dice.below(3) as usize,
             open_segments: 2 + dice.below(3) as usize,
@@ -106,6 +110,9 @@ impl Plan {
         let slow = dice.one_in(4).then(|| dice.below(u64::from(disks)) as usize);
         let agents = if dice.one_in(3) { 1 + dice.below(4) } else { 0 };
         let steps = (20 + dice.below(100) as u32) * if agents > 0 { 3 } else { 1 };
+        if fills_up(steps) {
+            options.tile_height = 8; // so that many hashes wait for their tile
+        }
         Self { disks, copies, media, slow, agents, options, steps }
     }
 
@@ -118,6 +125,11 @@ impl Plan {
     pub fn size(&self) -> u64 {
         let rows = (SLOTS * u64::from(self.copies)).div_ceil(u64::from(self.disks));
         64 * BLOCK as u64 + 2 * CATALOGUE + rows * SEGMENT
+    }
+
+    /// Whether the store is filled when the schedule is over, so that what has ended is written over.
+    pub fn fills_up(&self) -> bool {
+        fills_up(self.steps)
     }
 
     /// The disk that may do anything.

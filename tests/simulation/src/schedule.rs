@@ -148,5 +148,7 @@ fn the_end(world: &mut World, seed: u64) -> Result<(), Broken> {
     world.rebuild_all()?;
     world.check_all()?;
     world.check_copies()?;
-    invariants::sealed(&world.disks)
+    invariants::sealed(&world.disks)?;
+    world.end_a_generation()?;
+    world.put_back()
 }

@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use hoidla_format::StreamId;
+use hoidla_format::{Hash32, StreamId};
 use hoidla_store::{Disk, Engine, Event, Fault, Op, Reader, Request, SealKey, Ticket};
 
 use crate::{
     counter::Counter,
     dice::Dice,
     disk::{Image, Power, SimDisk},
+    endings::Past,
     invariants::{self, Broken},
     memory::Memory,
     model::Model,
@@ -71,6 +72,10 @@ pub struct World {
     pub rewound: Option<(usize, Image)>,
     /// A disk that nobody recognises any more, and that was taken out.
     pub taken_out: Option<usize>,
+    /// All disks as they were at the first crash, to be put back together at the end.
+    pub past: Option<Past>,
+    /// Leaves of what has ended, which are on no disk any more.
+    pub ended: BTreeMap<u64, Hash32>,
     /// Something was made bad on a disk: copies may differ, and must be repaired.
     pub spoiled: bool,
     /// The places that were current when the store last ran.
@@ -107,6 +112,8 @@ impl World {
             kept_image: None,
             rewound: None,
             taken_out: None,
+            past: None,
+            ended: BTreeMap::new(),
             spoiled: false,
             current: BTreeSet::new(),
             tally: Tally::default(),
@@ -134,8 +141,11 @@ impl World {
     pub fn parts(&mut self) -> (&mut Engine<Memory>, &Model, Reader<Memory>) {
         let engine = self.engine.as_mut().expect("the store runs");
         let (disks, memory) = (engine.disks(), Arc::new(Memory::new(POOL)));
-        let believing = self.plan.options.fault == Some(Fault::BelieveRot);
-        let reader = if believing { Reader::believing(disks, memory) } else { Reader::new(disks, memory) };
+        let reader = match self.plan.options.fault {
+            Some(Fault::BelieveRot) => Reader::believing(disks, memory),
+            Some(Fault::UncheckedProofs) => Reader::proving_blindly(disks, memory),
+            _ => Reader::new(disks, memory),
+        };
         (engine, &self.model, reader)
     }
 
@@ -191,6 +201,9 @@ impl World {
             self.hand_out();
             self.take_events()?;
             if self.outstanding.is_empty() {
+                if self.store().is_waiting() {
+                    return Err(("progress", "something was taken, and is never written".into()));
+                }
                 return match self.waits.len() {
                     0 => invariants::memory(&self.memory),
                     n => Err(("progress", format!("{n} submissions are not answered, and nothing is under way"))),
@@ -236,14 +249,15 @@ impl World {
 
     /// Checks everything that holds at any time.
     pub fn check_all(&mut self) -> Result<(), Broken> {
+        let ended = self.ended.clone();
         let (engine, model, mut reader) = self.parts();
         invariants::state(engine, model)?;
         let unreadable = invariants::bytes(engine, &mut reader, model)?;
         if model.lost {
             let checked = invariants::copies(engine, &mut reader)?;
-            return invariants::loss_is_told(unreadable, &checked);
+            return invariants::loss_is_told(unreadable, model.told, &checked);
         }
-        invariants::log(engine, &mut reader, model)
+        invariants::log(engine, &mut reader, model, ended)
     }
 
     /// Checks, at rest, that all copies are whole or become so.

@@ -1,10 +1,13 @@
 //! Recovery searches behind damage only up to the fences: so nothing may begin behind
 //! them, and damage on every copy is still told, never cut, wherever it lies.
 
+mod common;
+
 use std::sync::Arc;
 
+use common::*;
 use hoidla_format::{
-    Hash32, StreamId,
+    StreamId,
     disk::{
         batch::may_begin,
         fences::{Fences, fences_at},
@@ -16,12 +19,8 @@ use hoidla_simulation::{
     disk::{Power, SimDisk},
     memory::Memory,
 };
-use hoidla_store::{
-    Appended, BLOCK, Buffer, Disk, Engine, Event, Fault, Generation, Layout, Op, Opened, Options, Pool, Reader, Record, Refused, SealKey,
-};
+use hoidla_store::{Appended, BLOCK, Disk, Engine, Event, Fault, Layout, Op, Opened, Options, Reader, Refused};
 
-const STORE: [u8; 16] = [1; 16];
-const KEY: SealKey = SealKey([6; 32]);
 const SEGMENT: u64 = 256;
 const CATALOGUE: u64 = 16;
 const FIRST: u64 = 64 + 2 * CATALOGUE;
@@ -67,20 +66,6 @@ struct Written {
     said: Vec<Option<Fences>>,
 }
 
-fn record(stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
-    let mut buffer = Memory::new(1).take(bytes.len()).unwrap();
-    buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
-    Record {
-        generation: Generation { dataset: "land".parse().unwrap(), number: u32::from(stream) },
-        stream: StreamId([stream; 16]),
-        epoch: 1,
-        offset,
-        len: bytes.len() as u32,
-        hash: Hash32(blake3::hash(bytes).into()),
-        blocks: buffer.freeze(bytes.len()),
-    }
-}
-
 impl Written {
     fn new(dice: &mut Dice, options: &Options, count: u64) -> Self {
         let mut w =
@@ -97,7 +82,7 @@ impl Written {
             let bytes = vec![n as u8; len as usize];
             let offset = ends[usize::from(stream)];
             loop {
-                match engine.append(record(stream, offset, &bytes), n) {
+                match engine.append(record_in(stream.into(), stream, offset, &bytes), n) {
                     Ok(Appended::Pending) => break,
                     Err(Refused::Busy) => w.carry_out(&mut engine),
                     other => panic!("{other:?}"),

@@ -1,7 +1,10 @@
 //! The log's tiles and its counter: proofs after loss and damage, and disks put back.
 
+mod common;
+
 use std::sync::Arc;
 
+use common::*;
 use hoidla_format::{Hash32, StreamId};
 use hoidla_log::{Frontier, leaf_hash, verify_consistency, verify_inclusion};
 use hoidla_simulation::{
@@ -9,13 +12,8 @@ use hoidla_simulation::{
     disk::{Power, SimDisk},
     memory::Memory,
 };
-use hoidla_store::{
-    Appended, Asked, BLOCK, Buffer, Disk, Engine, Event, Generation, Layout, Op, Opened, Options, Pool, ReadError, Reader, Record, Refused,
-    SealKey,
-};
+use hoidla_store::{Appended, Asked, BLOCK, Disk, Engine, Generation, Layout, Opened, Options, ReadError, Reader, Record, Refused};
 
-const STORE: [u8; 16] = [1; 16];
-const KEY: SealKey = SealKey([6; 32]);
 const SEGMENT: u64 = 256 * BLOCK as u64;
 const LAYOUT: Layout = Layout { segment: SEGMENT, catalogue: 64 * BLOCK as u64, copies: 2 };
 const CATALOGUES: std::ops::Range<u64> = 64..64 + 128;
@@ -101,20 +99,6 @@ impl World {
     }
 }
 
-fn record(stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
-    let mut buffer = Memory::new(1).take(bytes.len()).unwrap();
-    buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
-    Record {
-        generation: Generation { dataset: "land".parse().unwrap(), number: 1 },
-        stream: StreamId([stream; 16]),
-        epoch: 1,
-        offset,
-        len: bytes.len() as u32,
-        hash: Hash32(blake3::hash(bytes).into()),
-        blocks: buffer.freeze(bytes.len()),
-    }
-}
-
 fn reader(engine: &Engine<Memory>) -> Reader<Memory> {
     Reader::new(engine.disks(), Arc::new(Memory::new(8)))
 }
@@ -126,20 +110,6 @@ fn prove(engine: &mut Engine<Memory>, reader: &mut Reader<Memory>, asked: Asked)
 fn proven(engine: &mut Engine<Memory>, asked: Asked) -> Result<Vec<Hash32>, ReadError> {
     let mut reader = reader(engine);
     prove(engine, &mut reader, asked)
-}
-
-/// Carries out all requests; whether one of its events is a note.
-fn settle(engine: &mut Engine<Memory>) -> bool {
-    let disks = engine.disks();
-    while let Some(request) = engine.next_request() {
-        let disk = disks[usize::from(request.disk)].as_ref().unwrap();
-        let outcome = match &request.op {
-            Op::Write { at, blocks } => disk.write(*at, blocks.as_ref()).map(|()| blocks.as_ref().len()),
-            Op::Flush => disk.flush().map(|()| 0),
-        };
-        engine.complete(request.id, outcome);
-    }
-    std::iter::from_fn(|| engine.next_event()).any(|e| matches!(e, Event::Noted { .. }))
 }
 
 /// The block of a segment in which these bytes stand.
@@ -206,7 +176,7 @@ fn disks_that_were_all_put_back_are_only_read() {
     let (mut world, mut engine) = World::new();
     world.grow(&mut engine);
     let then = [0, 1].map(|i: usize| world.disks[i].image());
-    assert!(engine.count(9).is_ok() && settle(&mut engine), "an hour later");
+    assert!(engine.count(9).is_ok() && !noted(&mut engine).is_empty(), "an hour later");
     world.grow(&mut engine);
     let counted = engine.counter();
     drop(engine);
@@ -228,9 +198,9 @@ fn a_counter_that_somebody_else_raised_is_caught_up_with_while_open() {
     world.grow(&mut engine);
     for steps in [1, 5] {
         world.counter.inject(steps);
-        assert!(engine.count(9).is_ok() && settle(&mut engine));
+        assert!(engine.count(9).is_ok() && !noted(&mut engine).is_empty());
         assert_eq!(engine.counter(), world.counter.log());
-        assert!(engine.count(9).is_ok() && settle(&mut engine), "and it goes on");
+        assert!(engine.count(9).is_ok() && !noted(&mut engine).is_empty(), "and it goes on");
     }
     drop(engine);
     let (engine, opened) = world.open();
@@ -258,7 +228,7 @@ fn a_counter_that_somebody_else_raised_is_caught_up_with_while_open() {
 fn a_crash_between_intent_and_raise_is_no_rollback_and_another_tpm_is_refused() {
     let (mut world, mut engine) = World::new();
     world.counter.fail(1);
-    assert!(engine.count(9).is_ok() && settle(&mut engine));
+    assert!(engine.count(9).is_ok() && !noted(&mut engine).is_empty());
     let stands = world.counter.log();
     assert_eq!(engine.counter(), stands, "it was not raised, and nobody says so");
     drop(engine);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::*;
 use hoidla_format::StreamId;
 use hoidla_simulation::{counter::Counter, memory::Memory};
-use hoidla_store::{Appended, Counters, Engine, Generation, OpenError, Reader, Record, Refused};
+use hoidla_store::{Appended, Engine, Generation, OpenError, Reader, Record, Refused};
 
 #[test]
 fn a_disk_of_another_store_is_refused_by_name() {
@@ -49,14 +49,6 @@ fn one_disk_missing_goes_on_and_the_stale_one_never_serves_alone() {
     assert_eq!(found.bytes(), b"degraded");
 }
 
-/// The same counter's state in a TPM of its own: what an opening raises in it never happened.
-fn as_it_stands(nv: &Counter) -> Counter {
-    let mut copy = Counter::default();
-    copy.raise_membership(nv.value()).unwrap();
-    copy.inject(nv.log() - copy.log());
-    copy
-}
-
 #[test]
 fn openings_cut_short_each_with_other_disks_keep_the_store_from_nothing() {
     let (a, b, c, nv) = (disk("a", 32), disk("b", 32), disk("c", 32), Counter::default());
@@ -66,12 +58,12 @@ fn openings_cut_short_each_with_other_disks_keep_the_store_from_nothing() {
     drop(engine);
     let before = b.image();
     // With a and b the power goes when a's superblocks are written; with b and c when both are, before the counter is raised.
-    drop(open(&[&a, &b], &as_it_stands(&nv)).unwrap());
+    drop(open(&[&a, &b], &nv.copy()).unwrap());
     b.restore(before);
-    drop(open(&[&b, &c], &as_it_stands(&nv)).unwrap());
+    drop(open(&[&b, &c], &nv.copy()).unwrap());
     let images = [&a, &b, &c].map(|d| d.image());
     for here in [vec![&a, &b, &c], vec![&a, &b], vec![&b, &c]] {
-        for nv in [as_it_stands(&nv), Counter::default()] {
+        for nv in [nv.copy(), Counter::default()] {
             let (mut engine, opened) = open(&here, &nv).unwrap();
             assert_eq!((&opened.damage[..], opened.rebuilt), (&[][..], false));
             holds_all(&mut engine, 1, 300_000);
@@ -125,6 +117,24 @@ fn a_new_segment_whose_header_is_gone_from_every_disk_is_damage_and_not_a_cut() 
     assert!(opened.damage.iter().any(|d| d.contains("marked as kept")), "{opened:?}");
     let g = Generation { dataset: "land".parse().unwrap(), number: 1 };
     assert_eq!(engine.present(&g, StreamId([1; 16]), 4), Err(Refused::Alarmed { presented: 4 }), "and its agent is told");
+}
+
+#[test]
+fn a_header_that_is_lost_with_all_catalogues_leaves_a_hole_that_is_told() {
+    let (a, b, nv) = (disk("a", 20), disk("b", 20), Counter::default());
+    format(&[&a, &b], STORE, &nv);
+    let (mut engine, _) = open(&[&a, &b], &nv).unwrap();
+    fill(&mut engine, 1, 0, 200_000);
+    assert!(engine.segment(2).is_some(), "it goes over some segments");
+    drop(engine);
+    let first_segment = 96;
+    [&a, &b].iter().for_each(|d| d.ruin(64..first_segment + 1));
+    let (mut engine, opened) = open(&[&a, &b], &nv).unwrap();
+    assert!(opened.rebuilt);
+    assert!(opened.damage.iter().any(|d| d.contains("the bytes from 0 to ")), "{:?}", opened.damage);
+    assert_eq!(engine.state(StreamId([1; 16])).unwrap().chain.length, 200_000);
+    assert_eq!(engine.append(record(1, 0, &[0; 1000]), 1), Err(Refused::Lost { offset: 0 }), "it is no fork");
+    assert!(read(&mut engine, 1, 199_000).is_ok());
 }
 
 #[test]

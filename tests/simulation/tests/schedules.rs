@@ -40,6 +40,8 @@ fn all_invariants_hold_over_thousands_of_schedules() {
         "catalogues rebuilt",
         "segments rewritten",
         "submissions to a full store",
+        "generations ended",
+        "stores put back",
     ];
     for what in troubles {
         assert!(sum.of(what) >= 20, "only {} {what} in all schedules", sum.of(what));

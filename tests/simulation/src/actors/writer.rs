@@ -109,6 +109,7 @@ impl World {
                 }
             }
             Err(Refused::Fork { .. }) => false,
+            Err(Refused::Lost { .. }) if self.model.lost => return Ok(()),
             Err(Refused::Busy) => return Ok(()),
             Err(other) => return Err(("progress", other.to_string())),
         };
@@ -150,7 +151,7 @@ impl World {
         let Some(id) = self.pick_stream() else { return Ok(()) };
         let (generation, ahead) = (self.model.streams[&id].generation.clone(), self.model.streams[&id].acknowledged + 1);
         match self.store().present(&generation, id, ahead) {
-            Err(Refused::Alarmed { .. } | Refused::Busy | Refused::Full) => {}
+            Err(Refused::Alarmed { .. } | Refused::Busy) => {}
             other => return Err(("rollback alarms", format!("an agent that is ahead of the store was answered {other:?}"))),
         }
         let alarmed = self.store().present(&generation, id, 0).is_err();
@@ -166,7 +167,15 @@ impl World {
         for (id, generation, holds) in known {
             let behind = self.store().state(id).map_or(0, |s| s.chain.length) < holds;
             let before = self.store().state(id).is_some_and(|s| s.alarm.is_some());
-            let alarmed = matches!(self.store().present(&generation, id, holds), Err(Refused::Alarmed { .. }));
+            let mut answer = self.store().present(&generation, id, holds);
+            for _ in 0..100 {
+                if !matches!(answer, Err(Refused::Busy)) {
+                    break;
+                }
+                self.pump(8)?;
+                answer = self.store().present(&generation, id, holds);
+            }
+            let alarmed = matches!(answer, Err(Refused::Alarmed { .. }));
             if alarmed != (behind || before) {
                 return Err(("rollback alarms", format!("stream {id}: behind {behind}, alarmed before {before}, alarmed now {alarmed}")));
             }

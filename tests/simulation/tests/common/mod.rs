@@ -43,11 +43,17 @@ pub fn open(disks: &[&Arc<SimDisk>], nv: &Counter) -> Result<(Engine<Memory>, Op
     Engine::open(as_disks(disks), STORE, Arc::new(Memory::new(64)), Box::new(nv.clone()), Options::default())
 }
 
+/// Of a stream of the land registry's first generation.
 pub fn record(stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
+    record_in(1, stream, offset, bytes)
+}
+
+/// The same in any generation.
+pub fn record_in(number: u32, stream: u8, offset: u64, bytes: &[u8]) -> Record<Memory> {
     let mut buffer = Memory::new(1).take(bytes.len()).unwrap();
     buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
     Record {
-        generation: Generation { dataset: "land".parse().unwrap(), number: 1 },
+        generation: Generation { dataset: "land".parse().unwrap(), number },
         stream: StreamId([stream; 16]),
         epoch: 1,
         offset,
@@ -76,6 +82,12 @@ pub fn holds_all(engine: &mut Engine<Memory>, stream: u8, to: u64) {
 pub fn settle(engine: &mut Engine<Memory>) -> Vec<u64> {
     let events = carry_out(engine);
     events.into_iter().filter_map(|e| if let Event::Acknowledged(a) = e { Some(a.end) } else { None }).collect()
+}
+
+/// Carries out all requests in order; the tickets that were noted.
+pub fn noted(engine: &mut Engine<Memory>) -> Vec<u64> {
+    let events = carry_out(engine);
+    events.into_iter().filter_map(|e| if let Event::Noted { ticket } = e { Some(ticket) } else { None }).collect()
 }
 
 /// Carries out all requests in order; what the store told.
