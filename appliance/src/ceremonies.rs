@@ -444,19 +444,15 @@ impl Ceremonies {
     /// Whether a reader may read a dataset under a grant now.
     pub fn may_read(&self, grant: &Hash32, reader: &Bytes, dataset: &Name) -> Result<(), Refused> {
         let inner = self.lock();
-        let ceremony = self.opened(&inner, grant, reader)?;
-        covers(&ceremony.grant().statement, dataset)
-            .then_some(())
-            .ok_or_else(|| refused(Code::NotAllowed, format!("the grant does not cover {dataset}")))
+        let covered = covers(&self.opened(&inner, grant, reader)?.grant().statement, dataset);
+        covered.then_some(()).ok_or_else(|| refused(Code::NotAllowed, format!("the grant does not cover {dataset}")))
     }
 
     /// Whether any open grant lets a reader list a dataset.
     pub fn may_list(&self, reader: &Bytes, dataset: &Name) -> Result<(), Refused> {
         let inner = self.lock();
-        let lets = |c: &Ceremony| {
-            let g = &c.grant().statement;
-            matches!(c.phase(), Phase::Open { .. }) && g.reader.signing == *reader && covers(g, dataset)
-        };
+        let covered = |g: &Grant| g.reader.signing == *reader && covers(g, dataset);
+        let lets = |c: &Ceremony| matches!(c.phase(), Phase::Open { .. }) && covered(&c.grant().statement);
         inner.intake.all(since_boot()).any(lets).then_some(()).ok_or_else(sealed)
     }
 
