@@ -7,6 +7,7 @@ use hoidla_image::{
     lock::Part,
     modules::Kernel,
     stick::{self, Stick},
+    uki::{Parts, assemble},
 };
 use hoidla_verify::pe::Image;
 
@@ -86,4 +87,28 @@ fn a_stick_carries_the_image_and_keeps_within_its_size() {
     let bytes = stick::write(&stick).unwrap();
     assert!(bytes.len() <= 40 << 20 && stick.image.len() <= 25_000_000);
     assert_eq!(stick::read(&bytes).unwrap(), stick);
+}
+
+#[test]
+fn another_stub_or_a_command_line_that_would_be_changed_is_refused() {
+    let package = lock().of(Part::Stub).next().unwrap();
+    let files = deb::unpack(&archive().fetch(package).unwrap(), |p| p.ends_with("/linuxx64.efi.stub")).unwrap();
+    let stub = deb::by_name(&files, "linuxx64.efi.stub").unwrap();
+    let mut kernel = vec![0; 4096];
+    kernel[..2].copy_from_slice(b"MZ");
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    let parts = Parts { stub, kernel: &kernel, initramfs: b"initramfs", cmdline: "lockdown=confidentiality", os_release: "ID=hoidla\n" };
+    let image = assemble(&parts).unwrap();
+    assert_eq!(Image::parse(&image).unwrap().section(".cmdline").unwrap().content, b"lockdown=confidentiality");
+    // Without one, the stub would heed a boot entry's; with control characters, the kernel would measure another.
+    for cmdline in ["", "quiet\n", "a\tb", "a\0b", "tõlge"] {
+        assert!(assemble(&Parts { cmdline, ..parts }).is_err(), "{cmdline:?}");
+    }
+    let at = stub.windows(16).position(|w| w == b"systemd-stub 252").unwrap();
+    let mut newer = stub.to_vec();
+    newer[at + 13..at + 16].copy_from_slice(b"257");
+    assert!(assemble(&Parts { stub: &newer, ..parts }).unwrap_err().to_string().contains("252"));
+    assert!(assemble(&Parts { stub: &image, ..parts }).is_err(), "an image is no stub");
+    assert!(assemble(&Parts { stub: &stub[..600], ..parts }).is_err());
+    assert!(assemble(&Parts { kernel: b"#!/bin/sh", ..parts }).is_err());
 }
