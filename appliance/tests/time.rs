@@ -5,7 +5,7 @@ mod common;
 use std::{
     fs,
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use common::*;

@@ -1,4 +1,4 @@
-//! What is tried when a schedule is over, once in each: a generation ends as time allows, and all
+//! What is tried when a schedule is over, once in each: the weak disk rots, a generation ends as time allows, and all
 //! disks are put back together to what they were.
 
 use std::sync::Arc;
@@ -31,6 +31,12 @@ impl World {
         if self.past.is_none() {
             self.past = Some(now());
         }
+    }
+
+    /// Many bits of the weak disk flip while nothing is under way.
+    pub fn rot_at_rest(&mut self) -> Result<(), Broken> {
+        (0..40).try_for_each(|_| self.rot())?;
+        self.check_all()
     }
 
     /// All of a dataset but its newest generation ends, all catalogues are lost with it, and the log

@@ -149,6 +149,7 @@ fn the_end(world: &mut World, seed: u64) -> Result<(), Broken> {
     world.check_all()?;
     world.check_copies()?;
     invariants::sealed(&world.disks)?;
+    world.rot_at_rest()?;
     world.end_a_generation()?;
     world.put_back()
 }
