@@ -41,6 +41,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         one::<Roster>(text),
         one::<Release>(text),
         one::<ApplianceIdentity>(text),
+        one::<Endorsement>(text),
         one::<Enrolment>(text),
         one::<AgentCertificate>(text),
         one::<Custodian>(text),
