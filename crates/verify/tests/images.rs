@@ -95,8 +95,10 @@ fn whatever_rides_along_is_refused() {
     let mut twice = bytes.clone();
     twice.copy_within(head(1)..head(1) + 8, head(2));
     assert!(matches!(Image::parse(&twice), Err(PeError::Strange(_))), "two command lines");
+    let last = u32::from_le_bytes(bytes[head(3) + 20..head(3) + 24].try_into().unwrap());
     let mut gap = bytes.clone();
-    gap[head(3) + 20..head(3) + 24].copy_from_slice(&4096u32.to_le_bytes());
+    gap.splice(last as usize..last as usize, [0x5a; 512]);
+    gap[head(3) + 20..head(3) + 24].copy_from_slice(&(last + 512).to_le_bytes());
     assert!(Image::parse(&gap).is_err(), "a gap between sections");
     let mut overlapping = bytes.clone();
     overlapping[head(2) + 12..head(2) + 16].copy_from_slice(&(4096u32 * 2).to_le_bytes());
