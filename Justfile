@@ -32,6 +32,12 @@ demo *PATH:
     @cargo build --workspace --all-targets --locked
     @"{{ target }}/debug/hoidla-demo" "$@"
 
+# the boot image, signed and on a stick to try out, into target/image/ (--help: for a release; --twice: again elsewhere, and compares)
+[no-exit-message]
+[positional-arguments]
+image *ARGS:
+    @image/make "$@"
+
 # how fast: prints a table and writes target/bench.json
 bench *ARGS:
     cargo build --workspace --bins --release --locked
