@@ -38,6 +38,16 @@ demo *PATH:
 image *ARGS:
     @image/make "$@"
 
+# an embassy whose appliance is a machine in QEMU, its console in this terminal
+vm:
+    cargo build --workspace --bins --locked
+    "{{ target }}/debug/hoidla-vm" --folder "{{ target }}/vm"
+
+# the appliance as a machine: Secure Boot, TPM, power cuts
+vm-test:
+    cargo build --workspace --bins --locked
+    cargo test -p hoidla-vm --locked
+
 # how fast: prints a table and writes target/bench.json
 bench *ARGS:
     cargo build --workspace --bins --release --locked

@@ -121,7 +121,7 @@ pub struct Daemon {
 }
 
 /// What the panel is told; also `health.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Panel {
     /// The daemon's process.
     pub pid: u32,
@@ -375,6 +375,11 @@ impl Daemon {
     /// Bytes of windows that no connection holds.
     pub fn windows_left(&self) -> usize {
         self.windows.available_permits()
+    }
+
+    /// Ends every opening and every ceremony at once; how many there were.
+    pub fn seal_now(&self) -> u32 {
+        self.ceremonies.seal(None)
     }
 
     /// Asks all sessions to end, and the door to close.

@@ -40,6 +40,11 @@ pub fn changed() -> anyhow::Result<()> {
     KEEPER.get().map_or(Ok(()), |keeper| keeper.lock().unwrap_or_else(PoisonError::into_inner).save())
 }
 
+/// How many boot disks take what changes.
+pub fn working() -> usize {
+    KEEPER.get().map_or(0, |keeper| keeper.lock().unwrap_or_else(PoisonError::into_inner).working())
+}
+
 /// From now on [`changed`] writes to these disks.
 ///
 /// # Panics

@@ -6,13 +6,14 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hoidla_cli::{NextStep, Outcome, Output, Screen, human, main_with};
-use hoidla_format::{Moment, Name, statement};
+use hoidla_format::{Moment, Name, profile::Profile, statement};
 use hoidla_tpm::Tcti;
 use hoidlad::{
     config::State,
     daemon::{self, Panel, Settings},
     enrol::{self, Enrol},
     erase::{Eraser, Found},
+    hardware,
     helper::{self, Helpers},
     identify,
     papers::Papers,
@@ -118,9 +119,32 @@ then, at home: hoidla-provision record-ek lux-1 ek.txt")]
     },
     /// Say how the running appliance is.
     Status,
+    /// Write down this machine, or compare it with what was written.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Answer one question of an opening. Started by hoidlad itself.
     #[command(name = helper::COMMAND, hide = true)]
     OpenHelper,
+}
+
+#[derive(Subcommand)]
+enum ProfileCommand {
+    /// Write a hardware profile of this machine, for a person to look over.
+    Capture {
+        /// Its name: that of the file.
+        name: Name,
+        /// Its name for people.
+        #[arg(long, default_value = "")]
+        title: String,
+        /// Where to: a folder.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+    },
+    /// Say how this machine differs from a profile. Exit code 1: it does.
+    Check {
+        /// The profile.
+        profile: PathBuf,
+    },
 }
 
 /// A number of bytes with K, M, G or T behind it.
@@ -148,6 +172,9 @@ fn main() -> ExitCode {
             helper::run()?;
             return Ok(Outcome::Done);
         }
+        if let Command::Profile(command) = &cli.command {
+            return profile(command, &cli.output);
+        }
         hoidla_tpm::silence_libtss2();
         if let Command::Endorse { tpm, out } = &cli.command {
             return endorse_command(&cli.output, tpm, out);
@@ -165,7 +192,7 @@ fn main() -> ExitCode {
             Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
             Command::EraseDisk { tray, leave, all: _, yes } => erase_disk(&state, &cli.output, tray, leave, yes),
             Command::Status => status(&state, &cli.output),
-            Command::OpenHelper | Command::Endorse { .. } => unreachable!("answered above"),
+            Command::Profile(_) | Command::OpenHelper | Command::Endorse { .. } => unreachable!("answered above"),
         }
     })
 }
@@ -374,6 +401,32 @@ fn erase_disk(state: &State, output: &Output, tray: Option<u8>, leave: bool, yes
     let files: Vec<_> = done.iter().map(|d| serde_json::json!({ "tray": d.certificate.says().tray, "certificate": d.file })).collect();
     output.result(&serde_json::json!({ "erased": files, "retired": tray.is_none() }), text)?;
     Ok(Outcome::Done)
+}
+
+fn profile(command: &ProfileCommand, output: &Output) -> anyhow::Result<Outcome> {
+    let kernel = hardware::Kernel::here();
+    match command {
+        ProfileCommand::Capture { name, title, out } => {
+            let path = out.join(format!("{name}.toml"));
+            anyhow::ensure!(!path.exists(), "{} is there already: name another", path.display());
+            let profile = hardware::capture(&kernel, name.clone(), title)?;
+            fs::write(&path, profile.write()).with_context(|| format!("{} cannot be written", path.display()))?;
+            let text = format!(
+                "Written to {}.\nnext: compare trays with the numbers on the machine, network ports with their cables, and judge its TPM",
+                path.display()
+            );
+            output.result(&serde_json::json!({ "profile": path, "trays": profile.trays.len() }), text)?;
+            Ok(Outcome::Done)
+        }
+        ProfileCommand::Check { profile: path } => {
+            let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let profile = Profile::parse(&text).with_context(|| path.display().to_string())?;
+            let found = hardware::check(&kernel, &profile);
+            let text = if found.is_empty() { format!("This machine is what {} says.", profile.name) } else { found.join("\n") };
+            output.result(&serde_json::json!({ "profile": profile.name, "differences": found }), text)?;
+            Ok(if found.is_empty() { Outcome::Done } else { Outcome::No })
+        }
+    }
 }
 
 fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {

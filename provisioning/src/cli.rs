@@ -280,7 +280,7 @@ pcrs.json: {\"4\": \"<64 hexadecimal digits>\", \"11\": ..., \"12\": ..., \"13\"
 
 fn appliance(text: &str) -> Result<ApplianceEntry, String> {
     let (name, address) = text.split_once('=').ok_or("write NAME=HOST:PORT, such as lux-1=127.0.0.1:4460")?;
-    Ok(ApplianceEntry { name: name.parse()?, address: address.to_owned(), network: None })
+    Ok(ApplianceEntry { name: name.parse()?, address: address.to_owned(), network: None, health: None })
 }
 
 /// Runs one command.

@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     fn text() -> String {
-        let appliances = [ApplianceEntry { name: "lux-1".parse().unwrap(), address: "127.0.0.1:4460".into(), network: None }];
+        let appliances = [ApplianceEntry { name: "lux-1".parse().unwrap(), address: "127.0.0.1:4460".into(), network: None, health: None }];
         template(&"lux".parse().unwrap(), &appliances, &[2; 49], &[4; 65], &[1; 10])
     }
 

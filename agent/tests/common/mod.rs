@@ -96,7 +96,7 @@ impl Embassy {
             authority: Bytes(authority.statements.verifying_key().to_sec1()),
             release_key: Bytes(Office::new(7).release.public().to_sec1()),
             door_root: Bytes(root.clone()),
-            appliances: vec![ApplianceEntry { name: name("lux-1"), address: address.clone(), network: None }],
+            appliances: vec![ApplianceEntry { name: name("lux-1"), address: address.clone(), network: None, health: None }],
             rosters: vec![],
             datasets: vec![Dataset { name: name(DATASET), title: "Population".into(), roster: name("r"), retention_days: 1, share: None }],
             revoked_agents: vec![],

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::{fd::AsFd, unix::fs::symlink},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,13 +18,13 @@ use hoidla_format::{
 use hoidla_tpm::{Tcti, Tpm};
 
 use super::{
-    devices, firmware, kernel, network,
+    console, devices, firmware, health, kernel, network,
     power::{self, End, Pressed, Watchdog},
     reaper, sandbox,
 };
 use crate::{
     config::{Config, State, replace},
-    daemon::{self, Settings},
+    daemon::{self, Daemon, Settings},
     helper::Helpers,
     identify,
     keep::{self, Keeper},
@@ -42,6 +43,8 @@ const STATE: &str = "/run/hoidla";
 const TRAYS: &str = "/run/trays";
 /// The TPM behind the kernel's resource manager.
 const TPM: &str = "device:/dev/tpmrm0";
+/// Bytes of the store's buffers: the program stays below 128 MiB.
+const MEMORY: usize = 96 << 20;
 /// How long disks and network ports may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked which trays have a disk.
@@ -57,6 +60,7 @@ pub struct Ready {
     state: State,
     watchdog: Option<Watchdog>,
     button: Pressed,
+    health: Option<std::net::SocketAddr>,
 }
 
 /// Everything up to the appliance itself. What runs before the sandbox is here.
@@ -86,8 +90,10 @@ pub fn prepare() -> anyhow::Result<Ready> {
     link_trays(sys, &profile);
     replace(&state.folder().join("appliance.toml"), toml::to_string(&config)?.as_bytes())?;
     let listen: std::net::SocketAddr = config.listen.parse()?;
-    sandbox::close(&[listen.port()])?;
-    Ok(Ready { profile, state, watchdog, button })
+    let health = entry.health.as_ref().map(|h| std::net::SocketAddr::new(h.network.address.ip(), h.port));
+    let ports: Vec<u16> = std::iter::once(listen.port()).chain(health.map(|h| h.port())).collect();
+    sandbox::close(&ports)?;
+    Ok(Ready { profile, state, watchdog, button, health })
 }
 
 impl Ready {
@@ -96,10 +102,11 @@ impl Ready {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             tokio::spawn(reaper::keep());
-            self.watchdog.map(|watchdog| tokio::spawn(watchdog.keep()));
-            tokio::spawn(keep_trays(self.profile));
-            let running = daemon::start(&self.state, Settings::default(), Helpers::this_program()?).await?;
-            tracing::info!("ready to copy in");
+            self.watchdog.clone().map(|watchdog| tokio::spawn(watchdog.keep()));
+            tokio::spawn(keep_trays(self.profile.clone()));
+            let running = daemon::start(&self.state, Settings { memory: MEMORY, ..Settings::default() }, Helpers::this_program()?).await?;
+            tracing::info!("ready to copy in; {}", memory());
+            self.tell(running.daemon.clone());
             let (appliance, button) = (running.daemon.clone(), self.button.clone());
             tokio::spawn(async move {
                 power::pressed(button).await;
@@ -111,6 +118,29 @@ impl Ready {
             Ok(if *self.button.borrow() { End::PowerOff } else { End::Restart })
         })
     }
+}
+
+impl Ready {
+    /// Tells host staff how the machine is: on the consoles, and on the host's port if there is one.
+    fn tell(&self, appliance: Arc<Daemon>) {
+        let (told, telling) = tokio::sync::watch::channel(Default::default());
+        let (profile, state) = (self.profile.clone(), self.state.clone());
+        tokio::spawn(async move { console::keep(Path::new(SYS), &profile, &state, appliance, told).await });
+        if let Some(address) = self.health {
+            tokio::spawn(async move {
+                if let Err(e) = health::serve(address, telling).await {
+                    tracing::error!("{e:#}");
+                }
+            });
+        }
+    }
+}
+
+/// How much memory this program has.
+fn memory() -> String {
+    let status = devices::read("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or("its memory is not known".into(), |kib| format!("{} MiB of memory", kib / 1024))
 }
 
 /// Standard input and output are the console.

@@ -9,14 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use hoidla_format::profile::{Place, Plug};
+use hoidla_format::profile::{PciAddress, Place, Plug};
 
 /// The partition of a boot disk that holds the state, by its name in the GPT.
 pub const STATE_PARTITION: &str = "hoidla-state";
 
 /// The kernel's name of the whole disk at a place, if one is there.
 pub fn disk(sys: &Path, place: &Place) -> anyhow::Result<Option<String>> {
-    let fits = |name: &str, at: &Path| !at.join("partition").exists() && !name.starts_with("loop") && is_at(sys, at, place);
+    let fits = |name: &str, _: &Path| place_of(sys, name) == Some(*place);
     one("disk", &place.to_string(), all(&sys.join("class/block"), fits)?)
 }
 
@@ -39,23 +39,21 @@ pub fn port(sys: &Path, plug: &Plug) -> anyhow::Result<Option<String>> {
     one("network port", &plug.to_string(), all(&sys.join("class/net"), fits)?)
 }
 
-/// Whether a block device hangs at this place: below the PCI device, and at this port of it.
-fn is_at(sys: &Path, device: &Path, place: &Place) -> bool {
-    let pci = place.pci.to_string();
-    let below: Vec<&str> = components(device).skip_while(|c| *c != pci).skip(1).collect();
-    // A bridge has devices with addresses of their own below it: they are other places.
-    if !components(device).any(|c| c == pci) || below.iter().any(|c| c.parse::<hoidla_format::profile::PciAddress>().is_ok()) {
-        return false;
-    }
-    let ata = below.iter().find(|c| c.strip_prefix("ata").is_some_and(|n| n.parse::<u16>().is_ok()));
-    match (place.port, ata) {
-        (None, None) => true,
-        (Some(port), Some(ata)) => {
-            let number = fs::read_to_string(sys.join("class/ata_port").join(ata).join("port_no"));
-            number.is_ok_and(|n| n.trim() == port.to_string())
-        }
-        _ => false,
-    }
+/// Where a whole disk is plugged in, if on the PCI bus.
+pub fn place_of(sys: &Path, name: &str) -> Option<Place> {
+    let at = fs::canonicalize(sys.join("class/block").join(name)).ok().filter(|at| !at.join("partition").exists())?;
+    let ata = components(&at).find(|c| c.strip_prefix("ata").is_some_and(|n| n.parse::<u16>().is_ok()));
+    let port = match ata {
+        None => None,
+        Some(ata) => Some(read(sys.join("class/ata_port").join(ata).join("port_no")).ok()?.parse().ok()?),
+    };
+    pci_of(&at).map(|pci| Place { pci, port })
+}
+
+/// The PCI device that a device of a class belongs to: the last on its path, not a bridge before it.
+pub fn pci_of(device: &Path) -> Option<PciAddress> {
+    let at = fs::canonicalize(device).ok()?;
+    components(&at).filter_map(|c| c.parse().ok()).last()
 }
 
 fn components(path: &Path) -> impl Iterator<Item = &str> {

@@ -39,7 +39,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("kernel/kexec_load_disabled", "1"), // no second kernel without the firmware's check
     ("kernel/yama/ptrace_scope", "3"),   // no process looks into another
     ("user/max_user_namespaces", "0"),
-    ("vm/overcommit_memory", "0"),
+    ("net/ipv4/ip_forward", "0"),          // nobody goes through this machine
+    ("net/ipv4/conf/all/arp_ignore", "1"), // each network port answers for its own address
+    ("net/ipv4/conf/all/rp_filter", "1"),  // and takes nothing that should have come by another
+    ("net/ipv4/conf/all/accept_redirects", "0"),
 ];
 
 /// What must be so afterwards, or the appliance doesn't start.

@@ -7,13 +7,16 @@
 //! itself. It knows nothing of what is stored.
 
 mod boot;
+mod console;
 pub mod devices;
 mod firmware;
+mod health;
 mod kernel;
 mod network;
 mod power;
 mod reaper;
 mod sandbox;
+pub mod sensors;
 
 use std::{io, time::Duration};
 

@@ -20,7 +20,7 @@ const QUIET: &[(&str, &str)] = &[("accept_ra", "0"), ("autoconf", "0"), ("accept
 
 /// Brings up what the site file says for this appliance.
 pub fn up(sys: &Path, profile: &Profile, entry: &ApplianceEntry) -> anyhow::Result<()> {
-    let roles = [(Role::Door, entry.network.as_ref())];
+    let roles = [(Role::Door, entry.network.as_ref()), (Role::Health, entry.health.as_ref().map(|h| &h.network))];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     for (role, network) in roles {
         if let Some(network) = network {

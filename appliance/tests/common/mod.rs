@@ -102,7 +102,7 @@ impl Home {
             authority: Bytes(authority.statements.verifying_key().to_sec1()),
             release_key: Bytes(release_key.public().to_sec1()),
             door_root: Bytes(root.clone()),
-            appliances: vec![ApplianceEntry { name: name("rack-1"), address: "127.0.0.1:0".into(), network: None }],
+            appliances: vec![ApplianceEntry { name: name("rack-1"), address: "127.0.0.1:0".into(), network: None, health: None }],
             rosters: vec![RosterEntry { name: roster.name.clone(), hash: statement::hash(&statement::write(&roster)) }],
             datasets: DATASETS
                 .map(|d| Dataset { name: name(d), title: d.to_uppercase(), roster: roster.name.clone(), retention_days: 30, share: None })

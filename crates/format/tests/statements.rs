@@ -63,7 +63,7 @@ fn what_a_site_is() {
         authority: bytes(1, 49),
         release_key: bytes(2, 65),
         door_root: bytes(3, 80),
-        appliances: vec![ApplianceEntry { name: name("lux-1"), address: "203.0.113.7:4711".into(), network: None }],
+        appliances: vec![ApplianceEntry { name: name("lux-1"), address: "203.0.113.7:4711".into(), network: None, health: None }],
         rosters: vec![RosterEntry { name: name("state"), hash: hash(1) }],
         datasets: vec![Dataset {
             name: name("land-registry"),

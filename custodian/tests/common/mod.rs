@@ -76,7 +76,7 @@ impl Stage {
             release_key: Bytes(release_key().to_sec1()),
             door_root: Bytes(vec![1]),
             revoked_agents: vec![],
-            appliances: vec![ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:1".into(), network: None }],
+            appliances: vec![ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:1".into(), network: None, health: None }],
             rosters: vec![RosterEntry { name: name("main"), hash: hash(&write(&roster)) }],
             datasets: ["land", "court"]
                 .map(|d| Dataset {

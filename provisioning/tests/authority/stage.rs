@@ -66,7 +66,7 @@ impl Stage {
     /// Keys and a site file of its own.
     pub fn fresh() -> Self {
         let stage = Self::empty();
-        let appliances = [ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:4460".into(), network: None }];
+        let appliances = [ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:4460".into(), network: None, health: None }];
         site::new(&stage.home, &name("lux"), &appliances, &stage.passphrase(PASSPHRASE)).unwrap();
         stage.cheaper();
         stage

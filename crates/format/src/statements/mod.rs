@@ -15,8 +15,8 @@ pub use ceremony::{Approval, Challenge, Covers, Grant, Reader, SealedShare};
 pub use erasure::Erased;
 pub use image::{ImageManifest, ReleaseNote, Software};
 pub use site::{
-    AgentCertificate, ApplianceEntry, ApplianceIdentity, CountWord, Custodian, Dataset, DiskWord, Endorsement, Enrolment, KeyCreated,
-    Network, PcrValue, Proof, Release, Roster, RosterEntry, Site, Skip, Subnet, VaultApproval,
+    AgentCertificate, ApplianceEntry, ApplianceIdentity, CountWord, Custodian, Dataset, DiskWord, Endorsement, Enrolment, HealthPort,
+    KeyCreated, Network, PcrValue, Proof, Release, Roster, RosterEntry, Site, Skip, Subnet, VaultApproval,
 };
 pub use streams::{EpochHeader, StreamRoot};
 pub use vaults::{Commitment, Door, Envelopes, Halves, RecoveryWrap, ShareEnvelope, TpmHalf, Vault};

@@ -50,6 +50,19 @@ pub struct ApplianceEntry {
     /// What its own network port is given, when it runs as an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// Where the host is told how the machine is, if it is told at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthPort>,
+}
+
+/// The host's port: it only ever sends, and names no dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthPort {
+    /// The TCP port.
+    pub port: u16,
+    /// What the network port with the role `health` is given.
+    pub network: Network,
 }
 
 /// What a network port is given. Nothing of it is learned from the network.

@@ -281,7 +281,7 @@ pub fn site() -> Site {
         authority: Bytes(vec![]),
         release_key: Bytes(vec![]),
         door_root: Bytes(vec![]),
-        appliances: vec![ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:4460".into(), network: None }],
+        appliances: vec![ApplianceEntry { name: name("lux-1"), address: "127.0.0.1:4460".into(), network: None, health: None }],
         rosters: vec![],
         datasets: vec![],
         revoked_agents: vec![],

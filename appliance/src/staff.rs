@@ -1,0 +1,186 @@
+//! What host staff are told: the same on the console and on the host's port.
+//!
+//! Promises: it names no dataset, no agent, no grant and nobody; it fits a screen of 80 by 24
+//! with eight trays; every state has a sentence that says what to do.
+
+use std::fmt::Write as _;
+
+use hoidla_cli::Screen;
+use hoidla_format::Moment;
+
+use crate::{daemon::Panel, pid1::sensors::Reading};
+
+/// How long after the last growth of the log copying in counts as going on, in seconds.
+const GOES_ON: u64 = 30;
+
+/// When the log last grew, as the console saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Copying {
+    leaves: u64,
+    grew: Option<Moment>,
+    since: Moment,
+}
+
+impl Copying {
+    /// From now on.
+    pub fn watch(now: Moment) -> Self {
+        Self { leaves: 0, grew: None, since: now }
+    }
+
+    /// The log has so many leaves now.
+    pub fn look(&mut self, leaves: u64, now: Moment) {
+        if leaves > self.leaves && self.leaves > 0 {
+            self.grew = Some(now);
+        }
+        self.leaves = leaves.max(1);
+    }
+
+    /// Whether something is copied in.
+    pub fn goes_on(&self, now: Moment) -> bool {
+        self.grew.is_some_and(|grew| now.seconds().saturating_sub(grew.seconds()) < GOES_ON)
+    }
+
+    fn words(&self, now: Moment) -> String {
+        match self.grew {
+            Some(_) if self.goes_on(now) => "yes, now".into(),
+            Some(grew) => format!("not now; last at {grew}"),
+            None => format!("not since the start at {}", self.since),
+        }
+    }
+}
+
+/// What is known of the machine around the appliance.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Boot disks that work, and all.
+    pub boot_disks: (usize, usize),
+    /// What its sensors say.
+    pub readings: Vec<Reading>,
+}
+
+/// The page.
+pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) -> String {
+    let mut s = Screen::new();
+    s.heading(&format!("Hoidla {}: {}", panel.appliance, if panel.openings == 0 { "SEALED" } else { "OPEN for a quorum's grant" }));
+    if panel.development {
+        s.words("A machine for drills and tests only.");
+    }
+    s.field("copying in", &copying.words(now));
+    s.field("switch off", switching_off(panel));
+    s.field("disks", &format!("{} of {} are whole", panel.disks.1, panel.disks.0));
+    for tray in &panel.trays {
+        s.field(&format!("tray {}", tray.tray), &tray.says);
+    }
+    let (work, all) = machine.boot_disks;
+    s.field("boot disks", &format!("{work} of {all} work{}", if work < all { ": tell the field engineer" } else { "" }));
+    for (kind, name) in [("temp", "temperatures"), ("fan", "fans"), ("power", "power")] {
+        let all: Vec<String> = machine.readings.iter().filter(|r| r.kind == kind).map(said).collect();
+        if !all.is_empty() {
+            s.field(name, &all.join(", "));
+        }
+    }
+    let troubles = panel.alarms + panel.damaged;
+    s.field("alarms", &if troubles == 0 { "none".into() } else { format!("{troubles}: tell the field engineer") });
+    s.text().to_owned()
+}
+
+/// Whether, and how.
+fn switching_off(panel: &Panel) -> &'static str {
+    if panel.openings > 0 {
+        "safe, and it ends the opening: press the power button"
+    } else if panel.disks.1 < panel.disks.0 {
+        "safe, but better when all disks are whole again: press the power button"
+    } else {
+        "safe at any time: press the power button"
+    }
+}
+
+fn said(r: &Reading) -> String {
+    let value = r.value.map_or("says nothing".into(), |v| format!("{v} {}", r.unit()));
+    format!("{} {value}{}", r.name, if r.alarm { " ALARM" } else { "" })
+}
+
+/// The page and the same as numbers, in the text format that Prometheus reads: the page as comments.
+pub fn metrics(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) -> String {
+    let mut out: String = screen(panel, machine, copying, now).lines().map(|l| format!("# {l}\n")).collect();
+    let (work, all) = machine.boot_disks;
+    let mut gauge = |name: &str, what: &str, value: i64| {
+        let _ = write!(out, "# HELP hoidla_{name} {what}\n# TYPE hoidla_{name} gauge\nhoidla_{name} {value}\n");
+    };
+    gauge("sealed", "1 if no grant is open", (panel.openings == 0).into());
+    gauge("copying_in", "1 if something is copied in", copying.goes_on(now).into());
+    gauge("disks", "Disks of the store", panel.disks.0.into());
+    gauge("disks_whole", "Disks of the store that are whole", panel.disks.1.into());
+    gauge("boot_disks", "Boot disks", all as i64);
+    gauge("boot_disks_working", "Boot disks that work", work as i64);
+    gauge("alarms", "Alarms and damage since the start", (panel.alarms + panel.damaged) as i64);
+    gauge("written_seconds", "When this was true, Unix time", panel.written as i64);
+    let _ = write!(out, "# HELP hoidla_reading What a sensor says: degrees, turns a minute, watts\n# TYPE hoidla_reading gauge\n");
+    for r in &machine.readings {
+        if let Some(value) = r.value {
+            let _ = writeln!(out, "hoidla_reading{{sensor=\"{}\",kind=\"{}\"}} {value}", r.name, r.kind);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trays::TrayHealth;
+
+    fn panel() -> Panel {
+        let tray = |tray| TrayHealth { tray, path: "/run/trays/1".into(), well: true, says: "whole; it may be taken out".into() };
+        Panel {
+            appliance: "lux-1".into(),
+            release: "drill".into(),
+            development: true,
+            disks: (8, 8),
+            trays: (1..=8).map(tray).collect(),
+            standing: vec!["population went back".into()],
+            troubles: vec!["population, generation 1: gone".into()],
+            ..Panel::default()
+        }
+    }
+
+    fn machine() -> Machine {
+        let reading = |name: &str, kind: &str, value| Reading { name: name.into(), kind: kind.into(), value, alarm: value.is_none() };
+        Machine { boot_disks: (2, 2), readings: vec![reading("inlet", "temp", Some(24)), reading("rear", "fan", None)] }
+    }
+
+    #[test]
+    fn everything_fits_the_screen_and_names_no_dataset() {
+        let now = Moment::from_seconds(1_800_000_000);
+        for panel in [panel(), Panel { openings: 1, alarms: 3, disks: (8, 7), ..panel() }] {
+            let page = screen(&panel, &machine(), &Copying::watch(now), now);
+            assert!(page.lines().count() <= 21, "three lines are the console's own:\n{page}");
+            assert!(page.lines().all(|l| l.chars().count() <= 80), "{page}");
+            let numbers = metrics(&panel, &machine(), &Copying::watch(now), now);
+            assert!(!page.contains("population") && !numbers.contains("population"));
+        }
+    }
+
+    #[test]
+    fn copying_in_is_what_the_log_does() {
+        let at = |s: u64| Moment::from_seconds(1_800_000_000 + s);
+        let mut copying = Copying::watch(at(0));
+        copying.look(100, at(1)); // what was there before
+        assert!(!copying.goes_on(at(1)) && copying.words(at(1)).contains("not since the start"));
+        copying.look(101, at(5));
+        assert!(copying.goes_on(at(6)));
+        copying.look(101, at(60));
+        assert!(!copying.goes_on(at(60)) && copying.words(at(60)).contains(&at(5).to_string()));
+    }
+
+    #[test]
+    fn numbers_are_what_the_page_says() {
+        let now = Moment::from_seconds(1_800_000_000);
+        let numbers = metrics(&Panel { openings: 1, ..panel() }, &machine(), &Copying::watch(now), now);
+        for line in ["hoidla_sealed 0", "hoidla_disks_whole 8", "hoidla_reading{sensor=\"inlet\",kind=\"temp\"} 24"] {
+            assert!(numbers.lines().any(|l| l == line), "{line} in\n{numbers}");
+        }
+        assert!(!numbers.contains("sensor=\"rear\""), "no value is no number");
+        let odd = numbers.lines().filter(|l| !l.starts_with("# ") && l.split(' ').count() != 2 && *l != "#").count();
+        assert_eq!(odd, 0, "{numbers}");
+    }
+}

@@ -1,0 +1,130 @@
+//! An embassy whose appliance is a machine: home's papers, its image, its enrolled TPM and disks.
+//!
+//! Promises: everything is made by the programs that people use, from the site to the signed
+//! stick. The TPM is enrolled here, before the machine is first switched on with it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use hoidla_journey::{Narrator, Stage};
+
+use crate::{
+    boot_disk,
+    machine::{GUEST, Parts, Start, VARIABLES},
+    variables,
+};
+
+/// MiB of each disk of the store.
+const STORE: u64 = 768;
+/// MiB of the machine's memory.
+const MEMORY: u32 = 768;
+/// The profile of the machine.
+const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hw-profiles/qemu-q35.toml");
+/// The packages that an image is made of.
+const LOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../image/packages.toml");
+
+/// See the module.
+pub struct Embassy {
+    /// Home and its people.
+    pub stage: Stage,
+    /// A folder for the machine.
+    pub machine: PathBuf,
+    /// The registers that the image leads to, as `hoidla-image` foretells them.
+    pub foretold: serde_json::Value,
+}
+
+impl Embassy {
+    /// Founds the site, makes the image, and enrols the appliance under it.
+    pub fn found(folder: &Path, narrator: Narrator) -> Result<Self> {
+        let mut stage = Stage::new(folder, narrator)?;
+        stage.start_tpm()?;
+        stage.new_site()?;
+        for name in hoidla_journey::stage::CUSTODIANS.iter().chain(&hoidla_journey::stage::RECOVERY) {
+            stage.new_custodian(name)?;
+        }
+        give_network(&stage.at("home/authority/site.toml"))?;
+        stage.sign_site()?;
+        stage.identify()?;
+        let machine = stage.at("machine");
+        fs::create_dir_all(&machine)?;
+        let foretold = image(&stage)?;
+        stage.deal_under(&foretold.to_string())?;
+        stage.new_agent()?;
+        stage.enrol(STORE)?;
+        stage.stop_tpm();
+        let embassy = Self { stage, machine, foretold };
+        embassy.prepare()?;
+        Ok(embassy)
+    }
+
+    /// Boot disks with the enrolled state, and firmware with the site's boot key.
+    fn prepare(&self) -> Result<()> {
+        boot_disk::make(&self.boot_disks(), Some(&self.stage.at("embassy/state")))?;
+        let key = fs::read(self.stage.at("home/boot/boot.crt"))?;
+        variables::write(Path::new(VARIABLES), &self.machine.join("variables.fd"), &key, &[&key])
+    }
+
+    fn boot_disks(&self) -> Vec<PathBuf> {
+        ["boot-a", "boot-b"].map(|d| self.machine.join(d)).to_vec()
+    }
+
+    /// The port of the door, here and in the guest.
+    pub fn port(&self) -> Result<u16> {
+        let address = self.stage.address();
+        Ok(address.rsplit_once(':').context("an address has a port")?.1.parse()?)
+    }
+
+    /// The stick.
+    pub fn stick(&self) -> PathBuf {
+        self.stage.at("home/hoidla.img")
+    }
+
+    /// The machine with everything where it belongs.
+    pub fn parts(&self) -> Result<Parts> {
+        Ok(Parts {
+            folder: self.machine.clone(),
+            variables: self.machine.join("variables.fd"),
+            tpm: self.stage.at("embassy/tpm"),
+            start: Start::Stick(self.stick()),
+            boot_disks: self.boot_disks(),
+            trays: hoidla_journey::stage::DISKS.map(|d| self.stage.at(d)).to_vec(),
+            ports: vec![self.port()?],
+            memory: MEMORY,
+        })
+    }
+}
+
+/// Writes into the site file what the appliance's network port is given.
+fn give_network(site: &Path) -> Result<()> {
+    let text = fs::read_to_string(site)?;
+    let address = text.lines().find(|l| l.starts_with("address = ")).context("the site file names an address")?;
+    let network = format!("{address}\n[appliance.network]\naddress = \"{GUEST}/24\"\ngateway = \"10.0.2.2\"");
+    Ok(fs::write(site, text.replacen(address, &network, 1))?)
+}
+
+/// Builds and signs image, manifest and stick; the registers that they lead to.
+fn image(stage: &Stage) -> Result<serde_json::Value> {
+    // What is measured is what runs: a build for tests without its debugging information.
+    let me = std::env::current_exe()?;
+    let built =
+        me.ancestors().map(|f| f.join("hoidlad")).find(|p| p.is_file()).context("hoidlad is not built; next: cargo build --workspace")?;
+    let (program, packages) = (stage.at("home/hoidlad"), built.with_file_name("packages"));
+    let stripped =
+        Command::new("strip").arg("-o").arg(&program).arg(&built).status().context("cannot run strip; next: apt-get install binutils")?;
+    ensure!(stripped.success(), "strip failed");
+    let (program, packages) = (program.display().to_string(), packages.display().to_string());
+    let (passphrase, key) = ("home/authority/passphrase", "home/authority/keys/authority.key");
+    let run = |args: &[&str]| stage.programs.must("hoidla-image", args);
+    run(&["key", "home/boot", "--name", "test-boot", "--passphrase-file", passphrase])?;
+    let ingredients = ["--site", "home/authority/public/site.txt", "--name", "drill", "--lock", LOCK, "--packages", &packages];
+    let build = ["build", "--profile", PROFILE, "--hoidlad", &program, "--out", "home/hoidla.unsigned.efi"];
+    run(&[&build[..], &ingredients].concat())?;
+    run(&["sign", "home/hoidla.unsigned.efi", "--boot-key", "home/boot", "--passphrase-file", passphrase, "--out", "home/hoidla.efi"])?;
+    run(&["manifest", "home/hoidla.efi", "--authority-key", key, "--passphrase-file", passphrase, "--out", "home/manifest.txt"])?;
+    run(&["stick", "home/hoidla.efi", "--manifest", "home/manifest.txt", "--out", "home/hoidla.img"])?;
+    Ok(serde_json::from_str(&run(&["pcrs", "home/hoidla.efi"])?.out)?)
+}

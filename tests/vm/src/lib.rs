@@ -1,0 +1,10 @@
+//! The appliance as a machine, in QEMU: what tests of the image stand on.
+#![forbid(unsafe_code)]
+
+pub mod boot_disk;
+pub mod embassy;
+pub mod machine;
+pub mod variables;
+
+pub use embassy::Embassy;
+pub use machine::{Machine, Parts, Start};

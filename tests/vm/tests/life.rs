@@ -1,0 +1,84 @@
+//! The life of an enrolled machine: it starts from a signed stick, copies in, loses power in the
+//! middle, comes back by itself, opens for a quorum, and ends at its power button.
+#![forbid(unsafe_code)]
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hoidla_journey::{Narrator, compare::compare, sample};
+use hoidla_vm::{Embassy, Machine};
+
+/// A scratch folder beside the build: on a disk, which the store's direct I/O wants.
+fn scratch() -> tempfile::TempDir {
+    let exe = std::env::current_exe().unwrap();
+    let beside: PathBuf = exe.ancestors().nth(2).unwrap().to_owned();
+    tempfile::Builder::new().prefix("vm-").tempdir_in(beside).unwrap()
+}
+
+/// What it measured, against what the image leads to.
+fn registers_are_foretold(machine: &Machine, embassy: &Embassy) {
+    for register in ["4", "11", "12", "13"] {
+        let said = machine.lines(&format!("PCR {register}: "));
+        let foretold = embassy.foretold[register].as_str().expect("a register's digits");
+        assert!(said.iter().any(|l| l.ends_with(foretold)), "PCR {register} is {said:?}, foretold was {foretold}");
+    }
+}
+
+/// The machine once it is ready, and how long that took from its first word on.
+fn started(embassy: &Embassy) -> (Machine, Duration) {
+    let machine = Machine::start(&embassy.parts().unwrap()).unwrap();
+    let (program, _) = machine.wait("is PID 1").unwrap();
+    let (ready, _) = machine.wait("ready to copy in").unwrap();
+    (machine, ready - program)
+}
+
+fn life(folder: &Path) {
+    let registry = folder.join("registry");
+    sample::make(&registry, 48 << 20).unwrap();
+    let mut embassy = Embassy::found(&folder.join("stage"), Narrator::silent()).unwrap();
+    let (mut machine, took) = started(&embassy);
+    eprintln!("from PID 1 to ready to copy in: {took:?}");
+    registers_are_foretold(&machine, &embassy);
+
+    // The plug is pulled in the middle of a push; nobody does anything but put it back.
+    let mut push = embassy.stage.start_push(&registry).unwrap();
+    let mut waited = 0;
+    while embassy.stage.acknowledged().unwrap() < 8 << 20 {
+        let why = || embassy.stage.programs.tail("hoidla-agent");
+        assert!(push.runs().unwrap() && waited < 600, "8 MiB were not acknowledged within a minute:\n{}", why());
+        std::thread::sleep(Duration::from_millis(100));
+        waited += 1;
+    }
+    machine.cut();
+    assert!(push.runs().unwrap(), "the push was in its middle");
+    let before = embassy.stage.acknowledged().unwrap();
+    let (mut machine, _) = started(&embassy);
+    assert_eq!(push.end().unwrap(), 0, "the push went on by itself:\n{}", embassy.stage.programs.tail("hoidla-agent"));
+    assert!(embassy.stage.acknowledged().unwrap() > before);
+
+    // A quorum opens it, and it is what it was.
+    embassy.stage.new_reader().unwrap();
+    embassy.stage.confirm("alpha").unwrap();
+    embassy.stage.grant("alpha", 600, "a restore from a machine").unwrap();
+    for custodian in ["alpha", "bravo", "charlie"] {
+        embassy.stage.confirm(custodian).unwrap();
+        embassy.stage.approve(custodian).unwrap();
+    }
+    let restored = embassy.stage.restore("laptop/restored").unwrap();
+    assert_eq!(restored.code, 0, "{}{}", restored.out, restored.err);
+    let back = embassy.stage.at("laptop/restored").join("registry");
+    let (compared, differ) = compare(&registry, &back, &|_| {}).unwrap();
+    assert!(differ.is_empty() && compared.bytes >= 48 << 20, "{differ:?}");
+
+    machine.press_power().unwrap();
+    machine.wait("safe to switch off").unwrap();
+    machine.wait_off().unwrap();
+}
+
+#[test]
+fn a_machine_that_loses_power_in_the_middle_goes_on_by_itself() {
+    let scratch = scratch();
+    life(scratch.path());
+}
