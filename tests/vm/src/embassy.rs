@@ -112,7 +112,8 @@ fn image(stage: &Stage) -> Result<serde_json::Value> {
     let me = std::env::current_exe()?;
     let built =
         me.ancestors().map(|f| f.join("hoidlad")).find(|p| p.is_file()).context("hoidlad is not built; next: cargo build --workspace")?;
-    let (program, packages) = (stage.at("home/hoidlad"), built.with_file_name("packages"));
+    // Where the image's own tests keep what they fetched.
+    let (program, packages) = (stage.at("home/hoidlad"), built.with_file_name("../tmp/packages"));
     let stripped =
         Command::new("strip").arg("-o").arg(&program).arg(&built).status().context("cannot run strip; next: apt-get install binutils")?;
     ensure!(stripped.success(), "strip failed");

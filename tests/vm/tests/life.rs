@@ -41,6 +41,8 @@ fn life(folder: &Path) {
     let (mut machine, took) = started(&embassy);
     eprintln!("from PID 1 to ready to copy in: {took:?}");
     registers_are_foretold(&machine, &embassy);
+    eprintln!("{}", machine.wait("ready to copy in").unwrap().1);
+    machine.wait("Type seal and press Enter").unwrap();
 
     // The plug is pulled in the middle of a push; nobody does anything but put it back.
     let mut push = embassy.stage.start_push(&registry).unwrap();
@@ -71,6 +73,12 @@ fn life(folder: &Path) {
     let back = embassy.stage.at("laptop/restored").join("registry");
     let (compared, differ) = compare(&registry, &back, &|_| {}).unwrap();
     assert!(differ.is_empty() && compared.bytes >= 48 << 20, "{differ:?}");
+
+    // Host staff end the opening: whoever holds the grant gets no more.
+    machine.wait("OPEN for a quorum's grant").unwrap();
+    machine.type_in("seal\n").unwrap();
+    machine.wait("sealed at the console: 1 grants ended").unwrap();
+    assert_ne!(embassy.stage.restore("laptop/refused").unwrap().code, 0, "it is sealed");
 
     machine.press_power().unwrap();
     machine.wait("safe to switch off").unwrap();
