@@ -121,7 +121,7 @@ pub struct Daemon {
 }
 
 /// What the panel is told; also `health.json`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Panel {
     /// The daemon's process.
     pub pid: u32,

@@ -126,20 +126,35 @@ pub fn metrics(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment)
 
 #[cfg(test)]
 mod tests {
+    use hoidla_format::statements::Proof;
+
     use super::*;
     use crate::trays::TrayHealth;
 
     fn panel() -> Panel {
         let tray = |tray| TrayHealth { tray, path: "/run/trays/1".into(), well: true, says: "whole; it may be taken out".into() };
         Panel {
+            pid: 1,
+            listen: "198.51.100.7:4460".into(),
             appliance: "lux-1".into(),
             release: "drill".into(),
             development: true,
+            tpm_proof: Proof::TrustedOnFirstUse,
             disks: (8, 8),
-            trays: (1..=8).map(tray).collect(),
+            used: (1, 2),
+            streams: 1,
+            log_size: 100,
+            damaged: 0,
+            alarms: 0,
             standing: vec!["population went back".into()],
+            openings: 0,
+            connections: 1,
+            wholeness: Default::default(),
+            ages: Default::default(),
+            trays: (1..=8).map(tray).collect(),
             troubles: vec!["population, generation 1: gone".into()],
-            ..Panel::default()
+            start_ms: 1,
+            written: 1_800_000_000,
         }
     }
 

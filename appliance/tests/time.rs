@@ -2,11 +2,7 @@
 
 mod common;
 
-use std::{
-    fs,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, process::Command, time::Duration};
 
 use common::*;
 use hoidla_crypto::{Secret, keys::AuthorityKeys};
