@@ -20,7 +20,7 @@ use crate::{
     audit,
     home::{Home, open_site, read_bounded, target},
     push::{self, STANDARD_INPUT, Settings},
-    reader, restore, stands,
+    reader, restore, stands, update,
 };
 
 const AUDIT_HELP: &str = "Examples:
@@ -28,6 +28,10 @@ const AUDIT_HELP: &str = "Examples:
   hoidla-agent audit --home land-agent-1 --samples 200 --evidence audit-2027-01
   hoidla-agent audit --home land-agent-1 --since audit-2026-01/checkpoint.txt --evidence audit-2027-01
 Exit code 1 is an alarm: the appliance contradicts itself or what was acknowledged. Both sides are kept.";
+
+const UPDATE_HELP: &str = "Example:
+  hoidla-agent update --home land-agent-1 public/
+A dataset more, an agent revoked, days added: nobody goes to the rack. An older site file, or a shorter retention, is refused.";
 
 /// Copies a registry into an embassy, and a granted reader's copy back.
 #[derive(Parser)]
@@ -85,6 +89,15 @@ enum Command {
         /// The agent's folder at that appliance's site, if it is another site of the same authority.
         #[arg(long, value_name = "DIR")]
         to_home: Option<PathBuf>,
+    },
+    /// Bring the appliance newer papers that the authority signed: they come into force by themselves.
+    #[command(after_help = UPDATE_HELP)]
+    Update {
+        #[command(flatten)]
+        home: HomeArguments,
+        /// The authority's public folder, or the files of it that changed.
+        #[arg(required = true)]
+        papers: Vec<PathBuf>,
     },
     /// Restore under a grant that its quorum approved.
     Restore(RestoreArguments),
@@ -217,6 +230,7 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
             run_push(out, &home, &path, &settings)
         }
         Command::List { home } => stands::list(out, home.open()?),
+        Command::Update { home, papers } => update::update(out, home.open()?, &papers),
         Command::Status { home } => stands::status(out, home.open()?),
         Command::Audit { home, wish } => {
             let (home, target) = home.open()?;

@@ -25,6 +25,7 @@ pub mod restore;
 pub mod spool;
 mod stands;
 pub mod state;
+mod update;
 pub mod writer;
 
 pub use commands::{Arguments, run};

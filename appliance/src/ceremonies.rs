@@ -24,12 +24,11 @@ use hoidla_format::{
     Bytes, Hash32, Name, statement,
     statements::{Approval, Challenge, Covers, Grant, Vault},
 };
-use hoidla_log::Says;
 use hoidla_protocol::{Code, Key, Progress, Refused, Response, Type, VaultProgress};
 use hoidla_quorum::intake::{Ceremony, Covered, Intake, LONGEST_CHALLENGE, Phase, Quorate};
 use hoidla_tpm::{Clock, Tpm};
 use hoidla_uring::{Store, StoreError};
-use hoidla_verify::{TpmName, opening};
+use hoidla_verify::TpmName;
 
 use crate::{
     checkpoints::Signer,
@@ -145,7 +144,7 @@ impl Ceremonies {
         let clock = self.clock().await.map_err(failed)?;
         let held = Held { one_time: KeyPair::generate(), boots: boots(&clock), ended: Ended::default() };
         let covered = self.covered(&grant.statement)?;
-        let challenge = self.quoted(self.challenge(&grant, &held.one_time, &clock)).await.map_err(failed)?;
+        let challenge = self.signer.clone().quoted(self.challenge(&grant, &held.one_time, &clock)).await.map_err(failed)?;
         let answer = self.answer(&grant.statement, &challenge);
         if answer.encode().len() > Type::Challenged.bounds().1 {
             return Err(refused(Code::Grant, "the grant covers more vaults than one answer holds; grant fewer at once"));
@@ -201,13 +200,6 @@ impl Ceremonies {
             measured: self.measured.clone(),
             quote: Bytes::default(),
         }
-    }
-
-    /// With the TPM's quote of it, by which custodians tell what runs here.
-    async fn quoted(&self, challenge: Challenge) -> anyhow::Result<Challenge> {
-        let (signer, text) = (self.signer.clone(), opening::quoted(&challenge));
-        let line = tokio::task::spawn_blocking(move || signer.line(Says::Asks, &text)).await??;
-        Ok(Challenge { quote: Bytes(line.bytes), ..challenge })
     }
 
     fn covered(&self, grant: &Grant) -> Result<Vec<Covered>, Refused> {

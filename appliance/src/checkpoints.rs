@@ -16,12 +16,16 @@ use std::{
 };
 
 use anyhow::Context;
-use hoidla_format::{Hash32, Note, statement::Signature, statements::ApplianceIdentity};
+use hoidla_format::{
+    Bytes, Hash32, Note,
+    statement::Signature,
+    statements::{ApplianceIdentity, Challenge},
+};
 use hoidla_log::{Checkpoint, Says, SignedCheckpoint, verify_consistency};
 use hoidla_protocol::{Code, Refused};
 use hoidla_tpm::{Counter, Tpm};
 use hoidla_uring::Store;
-use hoidla_verify::{Public, TpmName};
+use hoidla_verify::{Public, TpmName, opening};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
@@ -68,6 +72,13 @@ impl Signer {
     pub fn line(&self, says: Says, text: &str) -> anyhow::Result<Signature> {
         let quote = self.tpm.quote(&self.papers.approved, &self.key, &says.qualifying(text))?;
         Ok(quote.line(&self.origin(), &self.key.0))
+    }
+
+    /// A challenge with the TPM's quote of it, by which custodians tell what runs here.
+    pub async fn quoted(self: Arc<Self>, challenge: Challenge) -> anyhow::Result<Challenge> {
+        let text = opening::quoted(&challenge);
+        let line = tokio::task::spawn_blocking(move || self.line(Says::Asks, &text)).await??;
+        Ok(Challenge { quote: Bytes(line.bytes), ..challenge })
     }
 
     /// Its own head, signed.
@@ -117,9 +128,13 @@ impl Checkpoints {
         Ok(Self { signer, store, path, silent, asked: Notify::new(), shown })
     }
 
-    /// Why no checkpoint is signed, if it is so: an alarm.
-    pub fn silent(&self) -> Option<&str> {
-        self.silent.as_deref()
+    /// The alarm of a log that nothing is signed for, and what to do.
+    pub fn alarm(&self) -> Option<String> {
+        self.silent.as_ref().map(|why| {
+            format!(
+                "{why}. Nothing is signed; what is there can still be opened. Change nothing, copy the state folder, and tell the authority (runbook: the store was rolled back)"
+            )
+        })
     }
 
     /// A checkpoint of at least so many leaves.

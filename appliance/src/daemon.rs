@@ -46,6 +46,7 @@ use crate::{
     shares::Shares,
     time::{Ages, Keeper},
     trays::{TrayHealth, Trays, words::Words},
+    update::{Next, Updates},
     witness::Witness,
 };
 
@@ -111,6 +112,7 @@ pub struct Daemon {
     pub(crate) scrubber: Scrubber,
     pub(crate) hourly: Hourly,
     pub(crate) trays: Trays,
+    pub(crate) updates: Arc<Updates>,
     pub(crate) stop: watch::Sender<bool>,
     limits: Arc<Limits>,
     damaged: AtomicU64,
@@ -208,9 +210,10 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
     let witness = Arc::new(Witness::new(state.witnessed(), authority, signer.clone())?);
     let checkpoints = Checkpoints::open(signer.clone(), store.clone(), state.checkpoint(), report.opened.only_reads.as_deref()).await?;
-    let standing: Vec<String> = checkpoints.silent().map(rolled_back).into_iter().collect();
+    let standing: Vec<String> = checkpoints.alarm().into_iter().collect();
     standing.iter().for_each(|what| tracing::error!("ALARM: {what}"));
     let ceremonies = Arc::new(Ceremonies::new(ground, (signer.clone(), measured), tpm.clone(), helpers, admission.clone(), store.clone()));
+    let updates = Arc::new(Updates::new(state.clone(), authority, tpm.clone(), papers.clone()));
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
     let scrubber = Scrubber::new(store.clone());
@@ -239,6 +242,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
         scrubber,
         hourly: Hourly::default(),
         trays,
+        updates,
         stop: watch::Sender::new(false),
         limits: Limits::new(total, handshakes, address, peer),
         damaged: AtomicU64::new(damaged),
@@ -288,13 +292,6 @@ fn tell(report: &Report) -> u64 {
         tracing::info!(commits = report.opened.cut, "what was begun and never acknowledged was cut");
     }
     report.opened.damage.len() as u64
-}
-
-/// The alarm of a log that nothing is signed for, and what to do.
-fn rolled_back(why: &str) -> String {
-    format!(
-        "{why}. Nothing is signed; what is there can still be opened. Change nothing, copy the state folder, and tell the authority (runbook: the store was rolled back)"
-    )
 }
 
 fn admission(papers: &Papers) -> anyhow::Result<Arc<Admission>> {
@@ -433,8 +430,9 @@ impl Panel {
 }
 
 impl Running {
-    /// Serves until SIGTERM, SIGINT or [`Daemon::ask_to_stop`]; then ends in order.
-    pub async fn serve(self) -> anyhow::Result<()> {
+    /// Serves until SIGTERM, SIGINT or [`Daemon::ask_to_stop`], or until newer papers are to come
+    /// into force; then ends in order.
+    pub async fn serve(self) -> anyhow::Result<Next> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut stop = self.daemon.stop.subscribe();
@@ -453,18 +451,23 @@ impl Running {
         background.spawn(async move { signing.checkpoints.keep().await });
         let looking = self.daemon.clone();
         background.spawn(async move { looking.trays.keep(looking.settings.trays).await });
-        loop {
+        let next = loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.accepted(accepted, &mut sessions).await,
-                _ = sweep.tick() => self.daemon.ceremonies.sweep(),
+                _ = sweep.tick() => {
+                    self.daemon.ceremonies.sweep();
+                    if self.daemon.updates.due(&self.daemon.ceremonies) {
+                        break Next::Again;
+                    }
+                }
                 Some(_) = sessions.join_next() => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = stopping(&mut stop) => break,
+                _ = terminate.recv() => break Next::Stop,
+                _ = interrupt.recv() => break Next::Stop,
+                () = stopping(&mut stop) => break Next::Stop,
             }
-        }
+        };
         background.shutdown().await; // with them go their handles of the store
-        self.finish(sessions).await
+        self.finish(sessions).await.map(|()| next)
     }
 
     async fn accepted(&self, accepted: std::io::Result<(tokio::net::TcpStream, SocketAddr)>, sessions: &mut JoinSet<()>) {

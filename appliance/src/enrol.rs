@@ -91,7 +91,7 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
 }
 
 /// Refuses a site file older than, or beside, the one that was kept.
-fn not_older(state: &State, config: &Config, identity: &ApplianceIdentity, papers: &Papers) -> anyhow::Result<()> {
+pub(crate) fn not_older(state: &State, config: &Config, identity: &ApplianceIdentity, papers: &Papers) -> anyhow::Result<()> {
     let Ok(kept) = Papers::kept(&state.papers(), &config.authority_key()?, identity) else { return Ok(()) };
     let (old, new) = (kept.site.statement.serial, papers.site.statement.serial);
     ensure!(new >= old, "the site file has serial {new}, this appliance knows serial {old}; bring the newest one");
@@ -146,7 +146,7 @@ pub fn raise_counters(tpm: &Tpm, state: &State, papers: &Papers) -> anyhow::Resu
     }
 }
 
-fn import(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
+pub(crate) fn import(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
     let site = &papers.site.statement;
     for half in &papers.halves.statement.halves {
         let reference = PolicyRef::vault(&site.site, site.development, &half.dataset, half.vault_epoch);

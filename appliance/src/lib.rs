@@ -31,4 +31,5 @@ pub mod shares;
 pub mod staff;
 pub mod time;
 pub mod trays;
+pub mod update;
 mod witness;

@@ -20,7 +20,9 @@ use hoidlad::{
     scrub,
     time::skips::Skips,
     trays::words::Words,
+    update::Next,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The sealed storage appliance of a data embassy.
 #[derive(Parser)]
@@ -290,8 +292,21 @@ fn run(state: &State, log_json: bool, accept_loss: bool) -> anyhow::Result<Outco
         );
     }
     let settings = Settings { accept_loss, ..Settings::default() };
-    let helpers = Helpers::this_program()?;
-    runtime()?.block_on(async { daemon::start(state, settings, helpers).await?.serve().await })?;
+    runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        loop {
+            let running = daemon::start(state, settings.clone(), Helpers::this_program()?).await?;
+            // Asked to end while nobody listened, between one start and the next.
+            let asked = tokio::select! { biased; _ = terminate.recv() => true, () = std::future::ready(()) => false };
+            if asked {
+                running.daemon.ask_to_stop();
+            }
+            match running.serve().await? {
+                Next::Stop => return anyhow::Ok(()),
+                Next::Again => tracing::info!("beginning anew under newer papers"),
+            }
+        }
+    })?;
     Ok(Outcome::Done)
 }
 

@@ -202,6 +202,39 @@ impl Papers {
         Ok(papers)
     }
 
+    /// These papers with newer ones in the place of older ones; the TPM opens parcels.
+    pub fn newer(&self, brought: Vec<Vec<u8>>, authority: &VerifyingKey, tpm: &Tpm) -> anyhow::Result<Self> {
+        let (mut pile, here) = (Pile::default(), Path::new("what was brought"));
+        for bytes in brought {
+            if Parcel::is_one(&bytes) {
+                pile.parcels.push((Parcel::from_bytes(&bytes)?, here.to_owned()));
+            }
+            pile.take(bytes, here);
+        }
+        pile.unpack(&self.identity, tpm)?;
+        if let Ok(site) = pile.site(authority) {
+            let (new, known) = (site.statement.serial, self.site.statement.serial);
+            ensure!(new >= known, "the site file has serial {new}, this appliance knows serial {known}; bring the newest one");
+            ensure!(
+                new > known || site.hash == self.site.hash,
+                "two different site files have serial {new}; ask the authority which is right"
+            );
+        }
+        // Of these there is one each: a newer one takes the older one's place.
+        let replaced = |kind: &str| [Halves::KIND, Enrolment::KIND].contains(&kind) && pile.notes.iter().any(|(k, ..)| k == kind);
+        let mut all = Pile::default();
+        self.notes().into_iter().for_each(|(name, note)| all.take(note.as_bytes().to_vec(), Path::new(&name)));
+        all.notes.retain(|(kind, ..)| !replaced(kind));
+        all.notes.extend(pile.notes);
+        Self::of(&all, authority, &self.identity)
+    }
+
+    /// Whether these are the very same.
+    pub fn same(&self, other: &Self) -> bool {
+        let all = |p: &Self| p.notes().into_iter().map(|(name, _)| name).collect::<std::collections::BTreeSet<_>>();
+        all(self) == all(other)
+    }
+
     /// Every roster that the site names, every half's vault and its envelopes are there, and the certificate fits.
     fn complete(&self) -> anyhow::Result<()> {
         for entry in &self.site.statement.rosters {

@@ -25,6 +25,9 @@ pub(crate) async fn answer(shared: &Shared, appends: &mut Appends, request: Requ
         (Request::Keys { grant }, Role::Reader { signing, .. }) => return keys(shared, &grant, signing).await,
         (Request::Read(ask), Role::Reader { signing, .. }) => return read(shared, signing, ask).await,
         (Request::Extend { old, least }, _) => audits::extend(shared, old, least).await,
+        (Request::Update(papers), Role::Agent { .. } | Role::Custodian { .. }) => {
+            daemon.updates.clone().take(papers, &daemon.ceremonies).await
+        }
         (Request::Witness(ask), Role::Agent { .. }) => audits::witness(shared, ask).await,
         (Request::Prove(ask), Role::Agent { .. }) => return audits::prove(shared, ask).await,
         _ => Err(Refused::new(Code::NotAllowed, "this role may not ask that")),

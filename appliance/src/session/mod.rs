@@ -161,10 +161,14 @@ async fn messages(shared: &Arc<Shared>, incoming: &mut Incoming, appends: &mut A
             Ok(()) if head.kind == Type::Append => one_append(shared, incoming, appends, head).await?,
             Ok(()) => {
                 // Such a body is larger than others and no window counts it; held until it is answered.
-                let room = (head.kind == Type::Witness).then(|| shared.daemon.witness.room());
+                let room = match head.kind {
+                    Type::Witness => Some(shared.daemon.witness.room()),
+                    Type::Update => Some(shared.daemon.updates.room()),
+                    _ => None,
+                };
                 if let Some(None) = room {
                     incoming.skip(head.len).await?;
-                    shared.out.refuse(Refused::new(Code::Busy, "other heads are being looked at; ask again in a minute")).await?;
+                    shared.out.refuse(Refused::new(Code::Busy, "others are being looked at; ask again in a minute")).await?;
                     continue;
                 }
                 let body = incoming.body(head.len).await?;

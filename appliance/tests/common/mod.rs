@@ -315,7 +315,7 @@ fn dummy_identity() -> ApplianceIdentity {
 pub struct Running {
     pub daemon: Arc<Daemon>,
     pub target: Target,
-    served: tokio::task::JoinHandle<anyhow::Result<()>>,
+    served: tokio::task::JoinHandle<anyhow::Result<hoidlad::update::Next>>,
 }
 
 impl Running {

@@ -8,7 +8,7 @@
 use hoidla_format::{ByteRange, Hash32, Header, Kind, Malformed, Name, Reader, Writer, frame, frame::Chain, statement};
 use hoidla_log::receipt;
 
-use crate::{AppendHead, DataHead, audit};
+use crate::{AppendHead, DataHead, audit, request};
 
 /// The protocol's version.
 pub const VERSION: u8 = 1;
@@ -58,6 +58,7 @@ types! {
     Extend = 11, 16, 16, "Anyone: a signed checkpoint, and the proof that the log only grew.";
     Prove = 12, 0, 128, "Agent: a part of a stream and its place in the log.";
     Witness = 13, 5, audit::MOST_WITNESS, "Agent: another appliance's checkpoint, to be seen and signed here.";
+    Update = 14, 1, request::MOST_UPDATE, "Agent, custodian: newer papers that the authority signed.";
     Welcome = 64, 0, 1024, "The first message: which appliance this is.";
     Opened = 65, 0, 128, "Where a stream stands.";
     Acknowledged = 66, 20, 20, "All of a stream before an offset is kept.";
@@ -74,6 +75,7 @@ types! {
     Extension = 77, 1, receipt::MOST, "A signed checkpoint, and the proof that the log only grew.";
     Part = 78, audit::PART_BOUNDS.0, audit::PART_BOUNDS.1, "A part of a stream and its place in the log.";
     Witnessed = 79, 1, receipt::MOST_CHECKPOINT, "A checkpoint with this appliance's line below it.";
+    Updated = 80, 5, 5, "Which site file was taken, and whether it is in force.";
     Refused = 127, 0, 2048, "No.";
 }
 

@@ -8,6 +8,9 @@ use crate::{
     message::{HEAD, Handle, chain, handle, message, name, put_chain, put_name},
 };
 
+/// The most bytes of an update.
+pub const MOST_UPDATE: usize = 1 << 20;
+
 /// Begin or go on with a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -120,6 +123,8 @@ pub enum Request {
     Prove(Prove),
     /// Answered by [`crate::Response::Witnessed`].
     Witness(Witness),
+    /// Papers that the authority signed, and parcels; answered by [`crate::Response::Updated`].
+    Update(Vec<Vec<u8>>),
 }
 
 impl Request {
@@ -153,6 +158,10 @@ impl Request {
             }
             Self::Prove(prove) => prove.encode(&mut w),
             Self::Witness(witness) => witness.encode(&mut w),
+            Self::Update(papers) => {
+                w.u8(u8::try_from(papers.len()).expect("bounded by the caller"));
+                papers.iter().for_each(|p| _ = w.long(p));
+            }
         }
         message(self.kind(), w)
     }
@@ -172,6 +181,7 @@ impl Request {
             Self::Extend { .. } => Type::Extend,
             Self::Prove(_) => Type::Prove,
             Self::Witness(_) => Type::Witness,
+            Self::Update(_) => Type::Update,
         }
     }
 
@@ -199,6 +209,10 @@ impl Request {
             Type::Extend => Self::Extend { old: r.u64()?, least: r.u64()? },
             Type::Prove => Self::Prove(Prove::parse(&mut r)?),
             Type::Witness => Self::Witness(Witness::parse(&mut r)?),
+            Type::Update => {
+                let count = r.u8()?;
+                Self::Update((0..count).map(|_| Ok(r.long(MOST_UPDATE, "a paper too long")?.to_vec())).collect::<Result<_, Malformed>>()?)
+            }
             _ => return Err(Malformed::Field("a message that belongs to the other side")),
         };
         r.finish()?;

@@ -212,6 +212,13 @@ pub enum Response {
     Part(Part),
     /// A signed checkpoint with this appliance's line below it.
     Witnessed(Vec<u8>),
+    /// What became of an update.
+    Updated {
+        /// The serial of the newest site file that is kept.
+        serial: u32,
+        /// Whether it comes into force at once; otherwise as soon as nothing is being opened.
+        in_force: bool,
+    },
     /// No.
     Refused(Refused),
 }
@@ -258,6 +265,9 @@ impl Response {
             Self::Sealed { count } => {
                 w.u32(*count);
             }
+            Self::Updated { serial, in_force } => {
+                w.u32(*serial).u8((*in_force).into());
+            }
             Self::Key(k) => {
                 put_name(&mut w, &k.dataset);
                 w.put(&k.stream.0).u32(k.epoch).short(&k.sealed);
@@ -297,6 +307,7 @@ impl Response {
             Self::Extension(_) => Type::Extension,
             Self::Part(_) => Type::Part,
             Self::Witnessed(_) => Type::Witnessed,
+            Self::Updated { .. } => Type::Updated,
             Self::Refused(_) => Type::Refused,
         }
     }
@@ -328,6 +339,7 @@ impl Response {
             Type::Extension => Self::Extension(r.rest().to_vec()),
             Type::Part => Self::Part(Part::parse(&mut r)?),
             Type::Witnessed => Self::Witnessed(r.rest().to_vec()),
+            Type::Updated => Self::Updated { serial: r.u32()?, in_force: flag(&mut r)? },
             Type::Refused => Self::Refused(Refused::parse(&mut r)?),
             _ => return Err(Malformed::Field("a message that belongs to the other side")),
         };

@@ -7,14 +7,14 @@ use crate::Type;
 /// The peer of one connection. The door decides it from the certificate alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// May append to, list, audit and ask the health of its dataset, and carry other sites' heads.
+    /// May append to, list, audit and ask the health of its dataset, and carry other sites' heads and newer papers.
     Agent {
         /// The only dataset it may name.
         dataset: Name,
         /// The agent's name.
         agent: Name,
     },
-    /// May take part in ceremonies and seal.
+    /// May take part in ceremonies and seal, and carry newer papers.
     Custodian {
         /// The custodian's name in the roster.
         name: Name,
@@ -36,6 +36,7 @@ impl Role {
             Type::Propose | Type::Approve | Type::Seal => matches!(self, Self::Custodian { .. }),
             Type::Keys | Type::Read => matches!(self, Self::Reader { .. }),
             Type::List => !matches!(self, Self::Custodian { .. }),
+            Type::Update => !matches!(self, Self::Reader { .. }),
             Type::Health | Type::Papers | Type::Extend => true,
             _ => false,
         }

@@ -48,6 +48,7 @@ fn request() -> impl Strategy<Value = Request> {
         (any::<u64>(), any::<u64>()).prop_map(|(old, least)| Request::Extend { old, least }),
         (name(), stream(), any::<u64>(), any::<u64>(), any::<bool>())
             .prop_map(|(dataset, stream, offset, size, frame)| Request::Prove(Prove { dataset, stream, offset, size, frame })),
+        proptest::collection::vec(note(), 0..5).prop_map(Request::Update),
         (note(), proptest::collection::vec(note(), 0..5)).prop_map(|(extension, papers)| Request::Witness(Witness { papers, extension })),
     ]
 }
@@ -121,6 +122,7 @@ fn response() -> impl Strategy<Value = Response> {
         any::<u32>().prop_map(|count| Response::Sealed { count }),
         note().prop_map(Response::Extension),
         note().prop_map(Response::Witnessed),
+        (any::<u32>(), any::<bool>()).prop_map(|(serial, in_force)| Response::Updated { serial, in_force }),
         part().prop_map(Response::Part),
         (name(), stream(), any::<u32>(), note()).prop_map(|(dataset, stream, epoch, sealed)| Response::Key(Key {
             dataset,
@@ -263,6 +265,8 @@ fn the_layout_is_pinned() {
     let expected = format!("27000000 0c 0400 6c616e64 {} 0500000000000000 0900000000000000 01", "11".repeat(16)).replace(' ', "");
     assert_eq!(hex(&Request::Prove(prove).encode()), expected);
     let witness = Witness { papers: vec![b"p".to_vec()], extension: b"e".to_vec() };
+    assert_eq!(hex(&Request::Update(vec![b"p".to_vec()]).encode()), "060000000e010100000070");
+    assert_eq!(hex(&Response::Updated { serial: 6, in_force: true }.encode()), "05000000500600000001");
     assert_eq!(hex(&Request::Witness(witness).encode()), "0b000000".to_owned() + "0d" + "0100000065" + "01" + "0100000070");
     let no = Response::Refused(Refused::new(Code::Full, "full").about(Handle(3)));
     assert_eq!(hex(&no.encode()), "0b000000".to_owned() + "7f" + "08" + "03000000" + "0400" + "66756c6c");

@@ -169,9 +169,9 @@ impl Ceremony {
         self.phase
     }
 
-    /// Whether more than one person stands behind it: somebody approved beside who proposed it, or it is open.
+    /// Whether more than one person stands behind it: somebody approved beside who proposed it, or it is open or just opening.
     pub fn is_backed(&self) -> bool {
-        matches!(self.phase, Phase::Open { .. }) || self.approvals.keys().any(|who| *who != self.proposer)
+        matches!(self.phase, Phase::Opening { .. } | Phase::Open { .. }) || self.approvals.keys().any(|who| *who != self.proposer)
     }
 
     /// Who has approved.
