@@ -58,7 +58,10 @@ impl Office {
             authority: Bytes(self.authority.verifying_key().to_sec1()),
             release_key: Bytes(self.release.public().to_sec1()),
             door_root: Bytes(vec![]),
-            appliances: appliances.iter().map(|a| ApplianceEntry { name: name(a), address: "127.0.0.1:1".into(), network: None, health: None }).collect(),
+            appliances: appliances
+                .iter()
+                .map(|a| ApplianceEntry { name: name(a), address: "127.0.0.1:1".into(), network: None, health: None })
+                .collect(),
             rosters: vec![],
             datasets: vec![],
             revoked_agents: vec![],

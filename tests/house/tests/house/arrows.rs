@@ -28,8 +28,16 @@ const ARROWS: &[(&str, &[&str])] = &[
 const HARDWARE: &[&str] = &["hoidla-uring", "hoidla-tpm"];
 
 /// Packages that nothing but tests and the bench are made of.
-const TESTING: &[&str] =
-    &["hoidla-bench", "hoidla-journey", "hoidla-simulation", "hoidla-house", "hoidla-hostile", "hoidla-papers", "hoidla-attacks", "hoidla-vm"];
+const TESTING: &[&str] = &[
+    "hoidla-bench",
+    "hoidla-journey",
+    "hoidla-simulation",
+    "hoidla-house",
+    "hoidla-hostile",
+    "hoidla-papers",
+    "hoidla-attacks",
+    "hoidla-vm",
+];
 
 /// Every package of ours with those of ours it depends on; `tests` tells whether for tests only.
 fn edges() -> Vec<(String, String, bool)> {
