@@ -74,6 +74,12 @@ fn life(folder: &Path) {
     let (compared, differ) = compare(&registry, &back, &|_| {}).unwrap();
     assert!(differ.is_empty() && compared.bytes >= 48 << 20, "{differ:?}");
 
+    // Host staff end the opening: whoever holds the grant gets no more.
+    machine.wait("OPEN for a quorum's grant").unwrap();
+    machine.type_in("seal\n").unwrap();
+    machine.wait("sealed at the console: 1 grants ended").unwrap();
+    assert_ne!(embassy.stage.restore("laptop/refused").unwrap().code, 0, "it is sealed");
+
     machine.press_power().unwrap();
     machine.wait("safe to switch off").unwrap();
     machine.wait_off().unwrap();
