@@ -27,6 +27,7 @@ pub mod recount;
 pub mod scrub;
 pub mod scrubber;
 pub mod session;
+mod settings;
 pub mod shares;
 pub mod staff;
 pub mod time;

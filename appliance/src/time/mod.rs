@@ -5,7 +5,6 @@
 //! hour, and each end is logged before it happens. It decides nothing: [`due`] does.
 
 pub mod due;
-pub mod powered;
 pub mod skips;
 
 use std::{
@@ -14,7 +13,10 @@ use std::{
 };
 
 use hoidla_crypto::sign::VerifyingKey;
-use hoidla_store::{Refused, Tenure};
+use hoidla_store::{
+    Refused, Tenure,
+    powered::{self, HOUR, Powered, Reading},
+};
 use hoidla_tpm::{Counter, Tpm};
 use hoidla_uring::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,6 @@ use crate::{
     config::State,
     papers::Papers,
 };
-use powered::{HOUR, Powered, Reading};
 use skips::Skips;
 
 /// What the panel is told of time and retention.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod powered;
 
 mod catalogue;
 mod checkpoint;

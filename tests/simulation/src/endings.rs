@@ -53,6 +53,7 @@ impl World {
         self.until_taken(|w, ticket| w.store().promise(&newest.dataset, 1, ticket))?;
         self.drain()?;
         let ten_days = self.store().powered() + TEN_DAYS;
+        self.clocks.truth += TEN_DAYS;
         self.store().tell_powered(ten_days);
         self.until_taken(|w, ticket| w.store().expire(&newest.dataset, LAST, u64::MAX, ticket))?;
         self.tally.count("generations ended", 1);

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod actors;
+mod clocks;
 pub mod counter;
 pub mod dice;
 pub mod disk;

@@ -38,6 +38,7 @@ impl World {
 
     /// Opens the store again, and again if the power goes meanwhile.
     pub fn reopen(&mut self, mut power: bool) -> Result<(), Broken> {
+        let cut = power;
         if let Some((disk, then)) = self.rewound.take() {
             self.disks[disk].restore(then);
         }
@@ -65,6 +66,8 @@ impl World {
                 Ok((engine, opened)) => {
                     self.say(|| format!("opened with {attached:?}: {opened:?}"));
                     self.engine = Some(engine);
+                    self.clocks.start(cut);
+                    self.no_more_than_passed()?;
                     return self.settle(&opened);
                 }
                 Err(e) => self.refused(&attached, &e)?,

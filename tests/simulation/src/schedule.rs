@@ -122,6 +122,7 @@ pub fn play(schedule: &Schedule, mistake: Option<Mistake>, trace: Trace) -> Resu
 }
 
 fn one_step(world: &mut World, seed: u64, step: u32) -> Result<(), Broken> {
+    world.time_passes(seed, step)?;
     world.dice = Dice::new(seed, step);
     let acts = || MACHINE.iter().chain(if world.sessions.is_some() { AGENTS } else { STORE });
     let acts: Vec<_> = acts().collect();

@@ -11,6 +11,7 @@ use hoidla_format::{Hash32, StreamId};
 use hoidla_store::{Disk, Engine, Event, Fault, Op, Reader, Request, SealKey, Ticket};
 
 use crate::{
+    clocks::Clocks,
     counter::Counter,
     dice::Dice,
     disk::{Image, Power, SimDisk},
@@ -80,6 +81,8 @@ pub struct World {
     pub spoiled: bool,
     /// The places that were current when the store last ran.
     pub current: BTreeSet<u8>,
+    /// The clocks that retention counts by.
+    pub clocks: Clocks,
     /// The agents and their connections, where there are any.
     pub sessions: Option<Sessions>,
     /// What happened.
@@ -98,6 +101,7 @@ impl World {
         let sessions = (plan.agents > 0).then(|| Sessions::new(plan.agents, mistake));
         let mut world = Self {
             sessions,
+            clocks: Clocks::default(),
             dice,
             plan,
             power,
