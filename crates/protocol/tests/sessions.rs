@@ -45,8 +45,8 @@ fn open(server: &mut ServerSession, stream: u8, opened: Opened) -> Opened {
 fn roles_are_told_apart_by_the_head_alone() {
     use Type::*;
     let may = |role: &Role| Type::ALL.iter().copied().filter(|t| role.may_send(*t)).collect::<Vec<_>>();
-    assert_eq!(may(&agent()), [Open, Append, List, Health, Papers, Extend, Prove, Witness]);
-    assert_eq!(may(&custodian()), [Health, Papers, Propose, Approve, Seal, Extend]);
+    assert_eq!(may(&agent()), [Open, Append, List, Health, Papers, Extend, Prove, Witness, Update]);
+    assert_eq!(may(&custodian()), [Health, Papers, Propose, Approve, Seal, Extend, Update]);
     assert_eq!(may(&reader()), [List, Health, Papers, Keys, Read, Extend]);
     for role in [agent(), custodian(), reader()] {
         let mut session = ServerSession::new(role.clone(), 1 << 20);
