@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use hoidla_cli::{NextStep, Outcome, Output};
+use hoidla_cli::{NextStep, Outcome, Output, files};
 use hoidla_door::{Connection, Target, connect};
 use hoidla_format::{
     Statement, statement,
@@ -35,7 +35,7 @@ pub fn update(out: Output, (home, target): (Home, Target), paths: &[PathBuf]) ->
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sent, serial, in_force) = runtime.block_on(bring(&home, &target, papers))?;
     let when = if in_force { "in force within seconds" } else { "kept; in force as soon as nothing is being opened there" };
-    let text = format!("{}: {sent} papers were new; site file {serial} is {when}", target.appliance);
+    let text = format!("{}: {sent} papers brought; site file {serial} is {when}", target.appliance);
     out.result(&json!({ "appliance": target.appliance, "sent": sent, "serial": serial, "in_force": in_force }), text)?;
     Ok(Outcome::Done)
 }
@@ -43,11 +43,8 @@ pub fn update(out: Output, (home, target): (Home, Target), paths: &[PathBuf]) ->
 async fn bring(home: &Home, target: &Target, papers: Vec<Vec<u8>>) -> Result<(usize, u32, bool)> {
     let mut connection = connect(target, &home.identity()?).await?;
     let held = held(&mut connection).await?;
-    let mut new: Vec<Vec<u8>> = papers.into_iter().filter(|p| !held.contains(p)).collect();
-    // A parcel is never held as one: alone it brings nothing that isn't there.
-    if new.iter().all(|p| Parcel::is_one(p)) && new.len() > 1 {
-        new.truncate(1);
-    }
+    // A parcel is never held as one: what is in it, the appliance compares.
+    let new: Vec<Vec<u8>> = papers.into_iter().filter(|p| !held.contains(p)).collect();
     let bytes: usize = 1 + new.iter().map(|p| 4 + p.len()).sum::<usize>();
     if new.len() > MOST_PAPERS || bytes > MOST_UPDATE {
         return Err(anyhow!("{} papers of {bytes} bytes are more than one update holds", new.len()))
@@ -75,21 +72,10 @@ async fn held(connection: &mut Connection) -> Result<BTreeSet<Vec<u8>>> {
     Ok(held)
 }
 
-/// The papers in files and folders (one level deep) that are for this appliance.
+/// The papers in files and folders that are for this appliance.
 fn gather(paths: &[PathBuf], target: &Target) -> Result<Vec<Vec<u8>>> {
-    let mut out = Vec::new();
-    for path in paths {
-        let mut files = vec![path.clone()];
-        if path.is_dir() {
-            files = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-            files.retain(|f| f.is_file());
-            files.sort();
-        }
-        for file in files {
-            out.extend(paper(&file, target)?);
-        }
-    }
-    Ok(out)
+    let papers: Vec<_> = files::gather(paths)?.iter().map(|file| paper(file, target)).collect::<Result<_>>()?;
+    Ok(papers.into_iter().flatten().collect())
 }
 
 fn paper(path: &Path, target: &Target) -> Result<Option<Vec<u8>>> {

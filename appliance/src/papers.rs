@@ -21,8 +21,6 @@ use hoidla_verify::{Parcel, ReleasePublic, parcel, release};
 
 /// Who signs every paper.
 const AUTHORITY: &str = "authority";
-/// The most files that are looked at.
-const MOST_FILES: usize = 4096;
 
 /// All that an enrolled appliance knows of its site, checked.
 #[derive(Clone, Debug)]
@@ -65,17 +63,7 @@ impl Pile {
     /// From files and folders (one level deep).
     fn gather(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let mut pile = Self::default();
-        for path in paths {
-            if path.is_dir() {
-                let mut entries: Vec<PathBuf> = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-                entries.retain(|p| p.is_file());
-                entries.sort();
-                ensure!(entries.len() <= MOST_FILES, "{} has too many files; give the papers alone", path.display());
-                entries.iter().try_for_each(|p| pile.add(p))?;
-            } else {
-                pile.add(path)?;
-            }
-        }
+        hoidla_cli::files::gather(paths)?.iter().try_for_each(|file| pile.add(file))?;
         Ok(pile)
     }
 

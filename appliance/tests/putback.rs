@@ -19,17 +19,6 @@ async fn checkpoint(c: &mut Connection, least: u64) -> Result<SignedCheckpoint, 
     }
 }
 
-/// A stream of three leaves.
-async fn copy_in(e: &Embassy, c: &mut Connection, agent: &Agent, stream: u8) {
-    let mut w = Writing::new(stream);
-    let opened = open_stream(c, &agent.dataset, &w, w.chain).await.unwrap();
-    for n in 0..3 {
-        let at = w.chain.length;
-        let bytes = if n == 0 { agent.header(&mut w, &e.vaults[0]) } else { agent.message(&mut w, &[n; 3000]) };
-        append(c, &opened, 1, at, &bytes).await.unwrap();
-    }
-}
-
 fn images(e: &Embassy) -> [Vec<u8>; 2] {
     [0, 1].map(|n| fs::read(e.disk(n)).unwrap())
 }
@@ -54,13 +43,13 @@ async fn the_last_checkpoint_is_shown_after_a_restart_and_a_store_that_only_read
     let agent = e.home.good_agent("land");
     let running = e.start().await;
     let mut c = running.enter(&agent.door).await.unwrap();
-    copy_in(&e, &mut c, &agent, 1).await;
+    three_leaves(&e, &mut c, &agent, 1).await;
     drop(c);
     running.stop().await;
     let running = e.start().await;
     let before = images(&e);
     let mut c = running.enter(&agent.door).await.unwrap();
-    copy_in(&e, &mut c, &agent, 2).await;
+    three_leaves(&e, &mut c, &agent, 2).await;
     let signed = checkpoint(&mut c, 6).await.unwrap();
     assert_eq!(fs::read_to_string(e.state().checkpoint()).unwrap(), signed.write(), "kept before it is shown");
     assert_eq!(checkpoint(&mut c, 0).await.unwrap(), signed);
@@ -92,9 +81,9 @@ async fn a_log_that_does_not_extend_the_kept_checkpoint_is_not_signed_until_the_
     let agent = e.home.good_agent("land");
     let running = e.start().await;
     let mut c = running.enter(&agent.door).await.unwrap();
-    copy_in(&e, &mut c, &agent, 1).await;
+    three_leaves(&e, &mut c, &agent, 1).await;
     let before = images(&e);
-    copy_in(&e, &mut c, &agent, 2).await;
+    three_leaves(&e, &mut c, &agent, 2).await;
     let signed = checkpoint(&mut c, 6).await.unwrap();
     drop(c);
     running.stop().await;
@@ -105,7 +94,7 @@ async fn a_log_that_does_not_extend_the_kept_checkpoint_is_not_signed_until_the_
         let (says, well) = status(&e).await;
         assert!(!well && says.contains("ALARM") && says.contains(why), "{says}");
         let mut c = running.enter(&agent.door).await.unwrap();
-        copy_in(&e, &mut c, &agent, stream).await;
+        three_leaves(&e, &mut c, &agent, stream).await;
         let no = checkpoint(&mut c, 1).await.unwrap_err();
         assert!(no.code == Code::Behind && no.sentence.contains(why), "{no}");
         drop(c);
@@ -123,7 +112,7 @@ async fn a_log_that_does_not_extend_the_kept_checkpoint_is_not_signed_until_the_
     enrol(&e.state(), &Enrol { papers: vec![e.papers()], format: true, ..Enrol::default() }).unwrap();
     let running = e.start().await;
     let mut c = running.enter(&agent.door).await.unwrap();
-    copy_in(&e, &mut c, &agent, 5).await;
+    three_leaves(&e, &mut c, &agent, 5).await;
     assert_eq!(checkpoint(&mut c, 3).await.unwrap().head().size, 3);
     drop(c);
     running.stop().await;

@@ -8,29 +8,17 @@ use std::fs;
 
 use common::*;
 use hoidla_crypto::{Secret, keys::AuthorityKeys};
-use hoidla_door::Connection;
 use hoidla_format::{Hash32, Moment, statement, statements::CountWord};
 use hoidla_log::{Checkpoint, Extension};
 use hoidla_protocol::{Request, Response};
 use hoidla_tpm::{Counter, Tpm};
 use hoidlad::recount::recount;
 
-/// A stream of three leaves.
-async fn copy_in(e: &Embassy, c: &mut Connection, agent: &Agent, stream: u8) {
-    let mut w = Writing::new(stream);
-    let opened = open_stream(c, &agent.dataset, &w, w.chain).await.unwrap();
-    for n in 0..3 {
-        let at = w.chain.length;
-        let bytes = if n == 0 { agent.header(&mut w, &e.vaults[0]) } else { agent.message(&mut w, &[n; 3000]) };
-        append(c, &opened, 1, at, &bytes).await.unwrap();
-    }
-}
-
 /// Runs the appliance, copies a stream in, and takes the head of its log.
 async fn a_day(e: &Embassy, agent: &Agent, stream: u8) -> Checkpoint {
     let running = e.start().await;
     let mut c = running.enter(&agent.door).await.unwrap();
-    copy_in(e, &mut c, agent, stream).await;
+    three_leaves(e, &mut c, agent, stream).await;
     let size = running.daemon.store.log_head().await.unwrap().0;
     let Response::Extension(bytes) = c.ask(&Request::Extend { old: 0, least: size }).await.unwrap() else { panic!("no head") };
     drop(c);

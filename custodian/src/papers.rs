@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hoidla_cli::NextStep;
+use hoidla_cli::{NextStep, files};
 use hoidla_crypto::sign::{self, Signed, VerifyingKey, open_self_signed};
 use hoidla_format::{
     Name, Note, Statement, statement,
@@ -71,16 +71,8 @@ impl Papers {
     /// From files, and folders one level deep; other kinds of files are passed over.
     pub fn gather(known: &Known, paths: &[PathBuf]) -> Result<Self> {
         let mut papers = Self::default();
-        for path in paths {
-            let mut files = vec![path.clone()];
-            if path.is_dir() {
-                files = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-                files.retain(|f| f.is_file());
-                files.sort();
-            }
-            for file in files {
-                papers.add(known, &read(&file)?).with_context(|| file.display().to_string())?;
-            }
+        for file in files::gather(paths)? {
+            papers.add(known, &read(&file)?).with_context(|| file.display().to_string())?;
         }
         Ok(papers)
     }

@@ -64,9 +64,14 @@ pub(crate) mod fake {
     pub struct Machine(tempfile::TempDir);
 
     impl Machine {
+        /// Nothing is plugged in.
+        pub fn bare() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
         /// Two disks in trays, one to boot from, one network port, a TPM, a watchdog, a sensor.
         pub fn new() -> Self {
-            let machine = Self(tempfile::tempdir().unwrap());
+            let machine = Self::bare();
             machine.device("block", "pci0000:00/0000:00:04.0/virtio1/block/vda", &[("removable", "0"), ("size", "1000000")]);
             machine.device("block", "pci0000:00/0000:00:05.0/virtio2/block/vdb", &[("removable", "0"), ("size", "1000000")]);
             machine.device("block", "pci0000:00/0000:00:06.0/nvme/nvme0/nvme0n1", &[("removable", "0"), ("size", "1000000")]);
@@ -107,7 +112,8 @@ pub(crate) mod fake {
             fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).unwrap();
         }
 
-        fn device(&self, class: &str, at: &str, files: &[(&str, &str)]) {
+        /// A device of a class, at its place among the others, with what the kernel tells of it.
+        pub fn device(&self, class: &str, at: &str, files: &[(&str, &str)]) {
             let at = self.0.path().join("devices").join(at);
             fs::create_dir_all(&at).unwrap();
             files.iter().for_each(|(name, text)| fs::write(at.join(name), text).unwrap());

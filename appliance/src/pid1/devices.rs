@@ -95,33 +95,15 @@ pub fn read(path: impl AsRef<Path>) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use crate::hardware::fake::Machine;
 
-    /// A machine's sysfs with these devices.
-    struct Sys(tempfile::TempDir);
-
-    impl Sys {
-        fn new() -> Self {
-            Self(tempfile::tempdir().unwrap())
-        }
-
-        fn device(&self, class: &str, at: &str, files: &[(&str, &str)]) {
-            let at = self.0.path().join("devices").join(at);
-            fs::create_dir_all(&at).unwrap();
-            files.iter().for_each(|(name, text)| fs::write(at.join(name), text).unwrap());
-            let class = self.0.path().join("class").join(class);
-            fs::create_dir_all(&class).unwrap();
-            symlink(&at, class.join(at.file_name().unwrap())).unwrap();
-        }
-
-        fn disk(&self, place: &str) -> anyhow::Result<Option<String>> {
-            disk(self.0.path(), &place.parse().unwrap())
-        }
+    fn disk_at(sys: &Machine, place: &str) -> anyhow::Result<Option<String>> {
+        disk(&sys.kernel().sys, &place.parse().unwrap())
     }
 
     #[test]
     fn disks_are_found_by_where_they_are_plugged_in() {
-        let sys = Sys::new();
+        let sys = Machine::bare();
         sys.device("block", "pci0000:00/0000:00:05.0/virtio2/block/vda", &[]);
         sys.device("block", "pci0000:00/0000:00:04.0/virtio1/block/vdb", &[]);
         sys.device(
@@ -146,20 +128,20 @@ mod tests {
             ("0000:00:1f.2", None),
             ("0000:00:04.0 port 1", None),
         ] {
-            assert_eq!(sys.disk(place).unwrap().as_deref(), name, "{place}");
+            assert_eq!(disk_at(&sys, place).unwrap().as_deref(), name, "{place}");
         }
-        assert_eq!(state_partition(sys.0.path(), "vdb").unwrap().as_deref(), Some("vdb1"));
-        assert_eq!(state_partition(sys.0.path(), "vda").unwrap(), None);
+        assert_eq!(state_partition(&sys.kernel().sys, "vdb").unwrap().as_deref(), Some("vdb1"));
+        assert_eq!(state_partition(&sys.kernel().sys, "vda").unwrap(), None);
         sys.device("block", "pci0000:00/0000:00:04.0/virtio9/block/vdz", &[]);
-        assert!(sys.disk("0000:00:04.0").unwrap_err().to_string().contains("vdb and vdz"));
+        assert!(disk_at(&sys, "0000:00:04.0").unwrap_err().to_string().contains("vdb and vdz"));
     }
 
     #[test]
     fn ports_are_found_by_slot_or_by_their_own_address() {
-        let sys = Sys::new();
+        let sys = Machine::bare();
         sys.device("net", "pci0000:00/0000:00:03.0/virtio0/net/eth1", &[("address", "52:54:00:00:00:01\n")]);
         sys.device("net", "virtual/net/lo", &[("address", "00:00:00:00:00:00\n")]);
-        let find = |plug: &str| port(sys.0.path(), &plug.parse().unwrap()).unwrap();
+        let find = |plug: &str| port(&sys.kernel().sys, &plug.parse().unwrap()).unwrap();
         assert_eq!(find("0000:00:03.0").as_deref(), Some("eth1"));
         assert_eq!(find("52:54:00:00:00:01").as_deref(), Some("eth1"));
         assert_eq!(find("0000:00:04.0"), None);

@@ -145,3 +145,14 @@ pub async fn append(c: &mut Connection, opened: &Opened, epoch: u32, offset: u64
         }
     }
 }
+
+/// A stream of three leaves.
+pub async fn three_leaves(e: &super::Embassy, c: &mut Connection, agent: &Agent, stream: u8) {
+    let mut w = Writing::new(stream);
+    let opened = open_stream(c, &agent.dataset, &w, w.chain).await.unwrap();
+    for n in 0..3 {
+        let at = w.chain.length;
+        let bytes = if n == 0 { agent.header(&mut w, &e.vaults[0]) } else { agent.message(&mut w, &[n; 3000]) };
+        append(c, &opened, 1, at, &bytes).await.unwrap();
+    }
+}

@@ -10,6 +10,7 @@
 
 pub mod ask;
 pub mod end;
+pub mod files;
 pub mod guard;
 pub mod human;
 pub mod output;
