@@ -46,7 +46,7 @@ vm:
 # the appliance as a machine: Secure Boot, TPM, power cuts
 vm-test:
     cargo build --workspace --bins --locked
-    cargo test --workspace --locked --test life
+    cargo test --workspace --locked --test life --test guard
 
 # how fast: prints a table and writes target/bench.json
 bench *ARGS:

@@ -65,7 +65,7 @@ impl Embassy {
     fn prepare(&self) -> Result<()> {
         boot_disk::make(&self.boot_disks(), Some(&self.stage.at("embassy/state")))?;
         let key = fs::read(self.stage.at("home/boot/boot.crt"))?;
-        variables::write(Path::new(VARIABLES), &self.machine.join("variables.fd"), &key, &[&key])
+        variables::write(Path::new(VARIABLES), &self.machine.join("variables.fd"), &variables::keys(&key, &[&key]))
     }
 
     fn boot_disks(&self) -> Vec<PathBuf> {
@@ -92,8 +92,9 @@ impl Embassy {
             start: Start::Stick(self.stick()),
             boot_disks: self.boot_disks(),
             trays: hoidla_journey::stage::DISKS.map(|d| self.stage.at(d)).to_vec(),
-            ports: vec![self.port()?],
+            ports: vec![(self.port()?, self.port()?)],
             memory: MEMORY,
+            by_entries: false,
         })
     }
 }

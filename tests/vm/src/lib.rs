@@ -4,7 +4,9 @@
 pub mod boot_disk;
 pub mod embassy;
 pub mod machine;
+pub mod spare;
 pub mod variables;
 
 pub use embassy::Embassy;
 pub use machine::{Machine, Parts, Start};
+pub use spare::Spare;

@@ -61,10 +61,12 @@ pub struct Parts {
     pub boot_disks: Vec<PathBuf>,
     /// Disks in the trays, in their order.
     pub trays: Vec<PathBuf>,
-    /// TCP ports that are led from this machine to the guest, to the same numbers.
-    pub ports: Vec<u16>,
+    /// TCP ports that are led from this machine to the guest: here, and there.
+    pub ports: Vec<(u16, u16)>,
     /// MiB of memory.
     pub memory: u32,
+    /// Whether the firmware's own boot entries say what it starts, and not QEMU.
+    pub by_entries: bool,
 }
 
 #[derive(Default)]
@@ -291,22 +293,23 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
         "-qmp",
         &format!("unix:{},server=on,wait=off", parts.folder.join("qmp.sock").display()),
     ]);
-    let forwards: String = parts.ports.iter().map(|p| format!(",hostfwd=tcp:127.0.0.1:{p}-{GUEST}:{p}")).collect();
+    let forwards: String = parts.ports.iter().map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-{GUEST}:{there}")).collect();
     c.args(["-netdev", &format!("user,id=net{forwards}"), "-device", "virtio-net-pci,netdev=net,addr=03.0,romfile="]);
     for (n, disk) in parts.trays.iter().enumerate() {
         let id = format!("tray{}", n + 1);
         c.args(["-drive", &drive(disk, &id), "-device", &format!("virtio-blk-pci,drive={id},addr={:02x}.0", n + 4)]);
     }
+    let first = |n: usize| if parts.by_entries { String::new() } else { format!(",bootindex={n}") };
     for (n, disk) in parts.boot_disks.iter().enumerate() {
         let id = format!("boot{}", n + 1);
-        c.args(["-drive", &drive(disk, &id), "-device", &format!("ide-hd,drive={id},bus=ide.{n},bootindex={}", n + 5)]);
+        c.args(["-drive", &drive(disk, &id), "-device", &format!("ide-hd,drive={id},bus=ide.{n}{}", first(n + 5))]);
     }
     match &parts.start {
         Start::Kernel { kernel, initramfs, command_line } => {
             c.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", command_line]);
         }
         Start::Stick(stick) => {
-            c.args(["-device", "qemu-xhci", "-drive", &drive(stick, "stick"), "-device", "usb-storage,drive=stick,bootindex=1"]);
+            c.args(["-device", "qemu-xhci", "-drive", &drive(stick, "stick"), "-device", &format!("usb-storage,drive=stick{}", first(1))]);
         }
         Start::Disk => {}
     }

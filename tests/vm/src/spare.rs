@@ -1,0 +1,113 @@
+//! The embassy's machine once more, for a test to spoil.
+//!
+//! Promises: a [`Spare`] begins as the enrolled machine stands, with copies of its disks, its
+//! firmware's variables and its TPM; nothing that happens to it reaches the embassy's own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use hoidla_image::stick::{self, Stick};
+use hoidla_journey::{Answer, soft_tpm::free_port};
+
+use crate::{
+    Embassy, Machine, Parts, Start,
+    machine::VARIABLES,
+    variables::{self, Partition},
+};
+
+/// See the module.
+pub struct Spare {
+    home: PathBuf,
+    /// The port here that leads to its door.
+    pub door: u16,
+    /// Its parts.
+    pub parts: Parts,
+}
+
+impl Embassy {
+    /// The machine once more, under a name of its own.
+    pub fn spare(&self, name: &str) -> Result<Spare> {
+        let mut parts = self.parts()?;
+        parts.folder = self.machine.join(name);
+        fs::create_dir_all(&parts.folder)?;
+        let files = [&mut parts.variables, &mut parts.tpm].into_iter().chain(&mut parts.boot_disks).chain(&mut parts.trays);
+        for file in files {
+            *file = copied(file, &parts.folder)?;
+        }
+        if let Start::Stick(stick) = &mut parts.start {
+            *stick = copied(stick, &parts.folder)?;
+        }
+        let door = free_port()?;
+        parts.ports = vec![(door, self.port()?)];
+        Ok(Spare { home: self.stage.at("home"), door, parts })
+    }
+
+    /// The agent's program, with that machine.
+    pub fn agent(&self, spare: &Spare, args: &[&str]) -> Result<Answer> {
+        let address = format!("127.0.0.1:{}", spare.door);
+        let all = [args, &["--home", "home/agent", "--passphrase-file", "home/agent/passphrase", "--address", &address]].concat();
+        self.stage.programs.run("hoidla-agent", &all, "")
+    }
+
+    /// Whether that machine lets an agent in, and what the agent says.
+    pub fn serves(&self, spare: &Spare) -> Result<(bool, String)> {
+        let answer = self.agent(spare, &["list"])?;
+        Ok((answer.code == 0, answer.err))
+    }
+
+    /// The signed image.
+    pub fn image(&self) -> Result<Vec<u8>> {
+        Ok(fs::read(self.stage.at("home/hoidla.efi"))?)
+    }
+}
+
+/// A file or folder, beside others; holes stay holes.
+pub fn copied(from: &Path, folder: &Path) -> Result<PathBuf> {
+    let to = folder.join(from.file_name().context("it has a name")?);
+    let done = Command::new("cp").args(["-r", "--sparse=always", "-T"]).arg(from).arg(&to).status()?;
+    ensure!(done.success(), "{} cannot be copied", from.display());
+    Ok(to)
+}
+
+impl Spare {
+    /// Switches it on.
+    pub fn start(&self) -> Result<Machine> {
+        Machine::start(&self.parts)
+    }
+
+    /// Where it starts from: a disk with partition 1 for the firmware.
+    pub fn medium(&self) -> Result<&Path> {
+        match &self.parts.start {
+            Start::Stick(stick) => Ok(stick),
+            _ => anyhow::bail!("it starts from no medium"),
+        }
+    }
+
+    fn certificate(&self) -> Result<Vec<u8>> {
+        Ok(fs::read(self.home.join("boot/boot.crt"))?)
+    }
+
+    /// Puts these bytes where the machine starts from, in the place of its image.
+    pub fn install(&self, image: &[u8]) -> Result<()> {
+        let manifest = fs::read(self.home.join("manifest.txt"))?;
+        let stick = Stick { image: image.to_vec(), manifest, certificate: self.certificate()? };
+        Ok(fs::write(self.medium()?, stick::write(&stick)?)?)
+    }
+
+    /// The firmware's variables anew: the site's keys, and these.
+    pub fn firmware(&self, more: &[u8]) -> Result<()> {
+        let key = self.certificate()?;
+        let all = [&variables::keys(&key, &[&key]), more].concat();
+        variables::write(Path::new(VARIABLES), &self.parts.variables, &all)
+    }
+
+    /// A boot entry for the medium's image, which is told something.
+    pub fn entry(&self, title: &str, told: &str) -> Result<Vec<u8>> {
+        let partition = Partition::of(self.medium()?, 1)?;
+        Ok(variables::boot_entry(title, &partition, r"\EFI\BOOT\BOOTX64.EFI", told))
+    }
+}

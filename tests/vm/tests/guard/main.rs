@@ -1,0 +1,56 @@
+//! What an enrolled machine must not start, must not open, and must not answer.
+//!
+//! One embassy is founded and shared; each test spoils a copy of its machine, one at a time.
+#![forbid(unsafe_code)]
+
+mod start;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use hoidla_journey::Narrator;
+use hoidla_vm::{Embassy, Machine};
+
+/// The embassy, as long as any test holds it.
+struct Shared {
+    embassy: Mutex<Embassy>,
+    _scratch: tempfile::TempDir,
+}
+
+/// A scratch folder beside the build: on a disk, which the store's direct I/O wants.
+fn scratch() -> tempfile::TempDir {
+    let exe = std::env::current_exe().unwrap();
+    let beside: PathBuf = exe.ancestors().nth(2).unwrap().to_owned();
+    tempfile::Builder::new().prefix("vm-").tempdir_in(beside).unwrap()
+}
+
+/// The embassy. Tests that run beside one another have the same; it ends with the last of them.
+fn shared() -> Arc<Shared> {
+    static FOUNDED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+    let mut founded = FOUNDED.lock().unwrap_or_else(PoisonError::into_inner);
+    founded.upgrade().unwrap_or_else(|| {
+        let scratch = scratch();
+        let embassy = Embassy::found(&scratch.path().join("stage"), Narrator::silent()).unwrap();
+        let new = Arc::new(Shared { embassy: Mutex::new(embassy), _scratch: scratch });
+        *founded = Arc::downgrade(&new);
+        new
+    })
+}
+
+impl Shared {
+    /// One machine runs at a time.
+    fn turn(&self) -> MutexGuard<'_, Embassy> {
+        self.embassy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What it measured, against what the image leads to.
+fn registers_are_foretold(machine: &Machine, embassy: &Embassy) {
+    for register in ["4", "11", "12", "13"] {
+        let said = machine.lines(&format!("PCR {register}: "));
+        let foretold = embassy.foretold[register].as_str().expect("a register's digits");
+        assert!(said.iter().any(|l| l.ends_with(foretold)), "PCR {register} is {said:?}, foretold was {foretold}");
+    }
+}
