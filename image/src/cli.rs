@@ -14,6 +14,7 @@ use hoidla_crypto::{
     sign::{self, VerifyingKey},
 };
 use hoidla_format::{Name, statement, statements::Site};
+use hoidla_medium::{Slot, stick};
 use hoidla_quorum::fingerprint;
 use serde_json::{Map, Value, json};
 
@@ -24,7 +25,6 @@ use crate::{
     compose::{self, Recipe},
     inspect::{AUTHORITY_NAME, File, Inside},
     lock::Lock,
-    stick::{self, Stick},
 };
 
 const HELP: &str = "Examples:
@@ -270,7 +270,7 @@ fn write_stick(image: &Path, manifest: &Path, out: &Path, output: &Output) -> Re
     let inside = Inside::of(&file).with_context(|| image.display().to_string())?;
     inside.expect_manifest(&manifest, &file)?;
     let certificate = inside.certificate.context("the image is not signed")?;
-    let bytes = stick::write(&Stick { image: file, manifest, certificate })?;
+    let bytes = stick::write(&Slot { image: file, manifest, certificate })?;
     write(out, &bytes)?;
     let text = format!("Wrote {} ({}). It goes onto a USB stick from its first byte on.", out.display(), human::bytes(bytes.len() as u64));
     output.result(&json!({ "file": out, "bytes": bytes.len() }), text)
@@ -316,11 +316,11 @@ fn judged(bytes: Vec<u8>, manifest: Option<Vec<u8>>, digits: Option<&str>) -> Re
     let inside = Inside::of(file.image())?;
     let (mut proven, mut not) = (Vec::new(), Vec::new());
     let manifest = match &file {
-        File::Stick(stick) => {
-            let same = inside.certificate.as_ref() == Some(&stick.certificate);
+        File::Stick(slot) => {
+            let same = inside.certificate.as_ref() == Some(&slot.certificate);
             ensure!(same, "the certificate on the stick is not the one that the image is signed with");
-            proven.push("every byte of the stick follows from the image, its manifest and its certificate".to_owned());
-            Some(stick.manifest.clone())
+            proven.push("every byte of the stick, but for the papers on it, follows from the image, its manifest and its certificate".to_owned());
+            Some(slot.manifest.clone())
         }
         File::Image(_) => manifest,
     };

@@ -11,13 +11,13 @@ use hoidla_format::{
     profile::Profile,
     statements::{ImageManifest, PcrValue, ReleaseNote},
 };
+use hoidla_medium::{Slot, stick};
 use hoidla_verify::{manifest, pe::Image};
 use sha2::{Digest, Sha256};
 
 use crate::{
     authenticode,
     initramfs::{self, AUTHORITY, Contents, MODULES, PROFILE, RELEASE},
-    stick::{self, Stick},
 };
 
 /// Under which name the authority signs.
@@ -134,7 +134,7 @@ pub enum File {
     /// An image by itself.
     Image(Vec<u8>),
     /// A stick.
-    Stick(Stick),
+    Stick(Slot),
 }
 
 impl File {
@@ -156,7 +156,7 @@ impl File {
     pub fn image(&self) -> &[u8] {
         match self {
             Self::Image(bytes) => bytes,
-            Self::Stick(stick) => &stick.image,
+            Self::Stick(slot) => &slot.image,
         }
     }
 }

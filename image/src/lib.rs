@@ -21,7 +21,6 @@ pub mod inspect;
 pub mod libraries;
 pub mod lock;
 pub mod modules;
-pub mod stick;
 pub mod uki;
 
 pub use cli::{Arguments, run};

@@ -10,9 +10,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 use hoidla_format::profile::{PciAddress, Place, Plug};
+use hoidla_medium::disk::Part;
 
-/// The partition of a boot disk that holds the state, by its name in the GPT.
-pub const STATE_PARTITION: &str = "hoidla-state";
 
 /// The kernel's name of the whole disk at a place, if one is there.
 pub fn disk(sys: &Path, place: &Place) -> anyhow::Result<Option<String>> {
@@ -22,7 +21,7 @@ pub fn disk(sys: &Path, place: &Place) -> anyhow::Result<Option<String>> {
 
 /// The state partition of a boot disk, if disk and partition are there.
 pub fn state_partition(sys: &Path, disk: &str) -> anyhow::Result<Option<String>> {
-    let line = format!("PARTNAME={STATE_PARTITION}");
+    let line = format!("PARTNAME={}", Part::State.name());
     let fits = |_: &str, at: &Path| {
         let uevent = fs::read_to_string(at.join("uevent")).unwrap_or_default();
         at.parent().is_some_and(|p| p.ends_with(disk)) && uevent.lines().any(|l| l == line)

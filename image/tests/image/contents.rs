@@ -6,9 +6,9 @@ use hoidla_image::{
     inspect::Inside,
     lock::Part,
     modules::Kernel,
-    stick::{self, Stick},
     uki::{Parts, assemble},
 };
+use hoidla_medium::{Slot, stick};
 use hoidla_verify::pe::Image;
 
 use crate::world::{self, archive, build, built, lock, signed};
@@ -82,11 +82,11 @@ fn a_profile_that_asks_for_what_is_not_there_builds_nothing() {
 
 #[test]
 fn a_stick_carries_the_image_and_keeps_within_its_size() {
-    let stick =
-        Stick { image: signed().clone(), manifest: world::manifest().into(), certificate: world::boot_key(0).certificate().to_vec() };
-    let bytes = stick::write(&stick).unwrap();
-    assert!(bytes.len() <= 40 << 20 && stick.image.len() <= 25_000_000);
-    assert_eq!(stick::read(&bytes).unwrap(), stick);
+    let slot =
+        Slot { image: signed().clone(), manifest: world::manifest().into(), certificate: world::boot_key(0).certificate().to_vec() };
+    let bytes = stick::write(&slot).unwrap();
+    assert!(bytes.len() <= 40 << 20 && slot.image.len() <= 25_000_000);
+    assert_eq!(stick::read(&bytes).unwrap(), slot);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Boot disks with the state of an appliance on them, written by the appliance's own code.
+//! Boot disks as a machine has them once it is set up, written by the appliance's own code.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,20 +7,21 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hoidlad::{keep::Keeper, pid1::devices::STATE_PARTITION};
+use hoidla_medium::{
+    disk::{self, BootDisk, Part},
+    slot,
+};
+use hoidlad::keep::Keeper;
 
 /// Bytes of a boot disk.
-const DISK: u64 = 96 << 20;
-/// Bytes of its partition for the state.
-const PARTITION: u64 = 32 << 20;
-/// Bytes of a sector.
-const SECTOR: u64 = 512;
+const DISK: u64 = 128 << 20;
 
-/// Makes boot disks whose partitions hold the files of `state`; none: a blank partition.
-pub fn make(disks: &[PathBuf], state: Option<&Path>) -> Result<()> {
+/// Makes boot disks with these slots, and the files of `state`; none: no state at all.
+pub fn make(disks: &[PathBuf], a: &[u8], state: Option<&Path>) -> Result<()> {
+    let length = Part::State.range().end - Part::State.range().start;
     let parts: Vec<PathBuf> = disks.iter().map(|d| d.with_extension("part")).collect();
     for part in &parts {
-        File::create(part)?.set_len(PARTITION)?;
+        File::create(part)?.set_len(length)?;
     }
     if let Some(state) = state {
         let beside = tempfile::tempdir()?;
@@ -28,25 +29,22 @@ pub fn make(disks: &[PathBuf], state: Option<&Path>) -> Result<()> {
         copy(state, beside.path())?;
         keeper.save()?;
     }
-    for (disk, part) in disks.iter().zip(&parts) {
-        let at = partition(disk)?;
-        OpenOptions::new().write(true).open(disk)?.write_all_at(&fs::read(part)?, at)?;
+    for (n, (path, part)) in disks.iter().zip(&parts).enumerate() {
+        let disk = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        disk.set_len(DISK)?;
+        disk::lay_out(&disk, BootDisk::named([n as u8 + 1; 16]))?;
+        disk.write_all_at(&fs::read(part)?, Part::State.range().start)?;
         fs::remove_file(part)?;
+        put(path, Part::A, a)?;
     }
     Ok(())
 }
 
-/// Makes a disk with one partition for the state; where that begins.
-fn partition(path: &Path) -> Result<u64> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-    file.set_len(DISK)?;
-    let sectors = u32::try_from(DISK / SECTOR)? - 1;
-    gpt::mbr::ProtectiveMBR::with_lb_size(sectors).overwrite_lba0(&mut &file)?;
-    let mut disk = gpt::GptConfig::new().writable(true).create_from_device(file, None)?;
-    let number = disk.add_partition(STATE_PARTITION, PARTITION, gpt::partition_types::LINUX_FS, 0, Some(2048))?;
-    let at = disk.partitions().get(&number).context("just made")?.first_lba * SECTOR;
-    disk.write()?;
-    Ok(at)
+/// Puts bytes into a slot: those of a stick's, or whatever else.
+pub fn put(disk: &Path, part: Part, bytes: &[u8]) -> Result<()> {
+    assert_eq!(bytes.len(), slot::LENGTH, "a slot's bytes");
+    let disk = OpenOptions::new().write(true).open(disk).with_context(|| disk.display().to_string())?;
+    Ok(disk.write_all_at(bytes, part.range().start)?)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -61,14 +61,16 @@ impl Embassy {
         Ok(embassy)
     }
 
-    /// Boot disks with the enrolled state, and firmware with the site's boot key.
+    /// Boot disks with the image and the enrolled state, and firmware with the site's boot key.
     fn prepare(&self) -> Result<()> {
-        boot_disk::make(&self.boot_disks(), Some(&self.stage.at("embassy/state")))?;
+        let stick = fs::read(self.stick())?;
+        boot_disk::make(&self.boot_disks(), &stick[hoidla_medium::stick::SLOT], Some(&self.stage.at("embassy/state")))?;
         let key = fs::read(self.stage.at("home/boot/boot.crt"))?;
         variables::write(Path::new(VARIABLES), &self.machine.join("variables.fd"), &variables::keys(&key, &[&key]))
     }
 
-    fn boot_disks(&self) -> Vec<PathBuf> {
+    /// The boot disks, as files.
+    pub fn boot_disks(&self) -> Vec<PathBuf> {
         ["boot-a", "boot-b"].map(|d| self.machine.join(d)).to_vec()
     }
 
@@ -89,7 +91,7 @@ impl Embassy {
             folder: self.machine.clone(),
             variables: self.machine.join("variables.fd"),
             tpm: self.stage.at("embassy/tpm"),
-            start: Start::Stick(self.stick()),
+            start: Start::Disk,
             boot_disks: self.boot_disks(),
             trays: hoidla_journey::stage::DISKS.map(|d| self.stage.at(d)).to_vec(),
             ports: vec![(self.port()?, self.port()?)],

@@ -10,11 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hoidla_image::stick::{self, Stick};
 use hoidla_journey::{Answer, soft_tpm::free_port};
+use hoidla_medium::{Slot, disk::Part, slot};
 
 use crate::{
-    Embassy, Machine, Parts, Start,
+    Embassy, Machine, Parts, Start, boot_disk,
     machine::VARIABLES,
     variables::{self, Partition},
 };
@@ -79,12 +79,9 @@ impl Spare {
         Machine::start(&self.parts)
     }
 
-    /// Where it starts from: a disk with partition 1 for the firmware.
+    /// Where it starts from: its first boot disk.
     pub fn medium(&self) -> Result<&Path> {
-        match &self.parts.start {
-            Start::Stick(stick) => Ok(stick),
-            _ => anyhow::bail!("it starts from no medium"),
-        }
+        Ok(self.parts.boot_disks.first().context("it has no boot disk")?)
     }
 
     fn certificate(&self) -> Result<Vec<u8>> {
@@ -94,8 +91,8 @@ impl Spare {
     /// Puts these bytes where the machine starts from, in the place of its image.
     pub fn install(&self, image: &[u8]) -> Result<()> {
         let manifest = fs::read(self.home.join("manifest.txt"))?;
-        let stick = Stick { image: image.to_vec(), manifest, certificate: self.certificate()? };
-        Ok(fs::write(self.medium()?, stick::write(&stick)?)?)
+        let slot = slot::write(&Slot { image: image.to_vec(), manifest, certificate: self.certificate()? })?;
+        self.parts.boot_disks.iter().try_for_each(|disk| boot_disk::put(disk, Part::A, &slot))
     }
 
     /// The firmware's variables anew: the site's keys, and these.

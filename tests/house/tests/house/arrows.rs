@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hoidla-store", &["hoidla-format", "hoidla-log"]),
     ("hoidla-door", &["hoidla-crypto", "hoidla-protocol"]),
     ("hoidla-cli", &["hoidla-crypto"]),
+    ("hoidla-medium", &[]),
     // The only two rooms with unsafe code.
     ("hoidla-uring", &["hoidla-store"]),
     ("hoidla-tpm", &["hoidla-quorum"]),
