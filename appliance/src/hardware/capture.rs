@@ -6,10 +6,11 @@ use anyhow::Context;
 use hoidla_format::{
     Name,
     profile::{
-        Assurance, BootDisk, Interface, Must, NetworkPort, PciAddress, Place, Plug, Profile, Role, Sensor, TpmKind, Tray, TrustedModule,
-        Watchdog,
+        Assurance, BootDisk, FirmwareEvent, Interface, Must, NetworkPort, PciAddress, Place, Plug, Profile, Role, Sensor, TpmKind, Tray,
+        TrustedModule, Watchdog,
     },
 };
+use hoidla_verify::{eventlog::Log, firmware::Launch};
 
 use super::{Kernel, check::interface};
 use crate::pid1::devices;
@@ -40,6 +41,9 @@ pub fn capture(kernel: &Kernel, name: Name, title: &str) -> anyhow::Result<Profi
     profile.modules = modules.iter().filter_map(|m| m.parse().ok()).collect();
     profile.must = Must { memory_mib: kernel.memory_mib().unwrap_or(0) / 100 * MEMORY, ..Must::default() };
     profile.must.iommu = !kernel.class("iommu").is_empty();
+    let log = kernel.event_log()?;
+    let events = Launch::of(&Log::parse(&log)?, &[]).to_record();
+    profile.firmware_events = events.into_iter().map(|(digest, what)| FirmwareEvent { digest, what }).collect();
     Ok(Profile::new(profile)?)
 }
 
@@ -111,7 +115,19 @@ fn drivers(device: &Path) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::fake::Machine;
+    use crate::hardware::fake::{AGENT, IMAGE, Machine, USUAL};
+
+    #[test]
+    fn what_a_firmware_starts_of_its_own_is_written_down_in_its_order() {
+        let machine = Machine::new();
+        let captured = || capture(&machine.kernel(), "new".parse().unwrap(), "").unwrap();
+        assert_eq!(captured().firmware_events, [], "what is usual needs no word");
+        machine.log(&[USUAL, AGENT, IMAGE].concat());
+        let profile = captured();
+        let what: Vec<&str> = profile.firmware_events.iter().map(|e| e.what.as_str()).collect();
+        assert_eq!(what, ["the call of the boot entry", "the end of the firmware's own part", "a program of the firmware itself"]);
+        assert_eq!(Profile::parse(&profile.write()).unwrap(), profile, "it can be read by an image");
+    }
 
     #[test]
     fn what_is_there_is_written_down_by_where_it_is_plugged_in() {
@@ -132,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_what_must_be_there_has_no_profile() {
-        for gone in ["class/tpm/tpm0", "class/net/eth0", "class/block/nvme0n1"] {
+        for gone in ["class/tpm/tpm0", "class/net/eth0", "class/block/nvme0n1", "kernel/security/tpm0"] {
             let machine = Machine::new();
             machine.remove(gone);
             assert!(capture(&machine.kernel(), "new".parse().unwrap(), "").is_err(), "{gone}");

@@ -1,6 +1,10 @@
 //! How a machine differs from its profile, each difference a sentence with what to do.
 
-use hoidla_format::profile::{Interface, Place, Profile};
+use hoidla_format::{
+    Hash32,
+    profile::{Interface, Place, Profile},
+};
+use hoidla_verify::{eventlog::Log, firmware::Launch};
 
 use super::Kernel;
 use crate::pid1::{devices, sensors::Reading};
@@ -27,6 +31,7 @@ pub fn check(kernel: &Kernel, profile: &Profile) -> Vec<String> {
     out.extend(tpm(kernel, profile));
     out.extend(watchdog(kernel, profile));
     out.extend(must(kernel, profile));
+    out.extend(kernel.event_log().and_then(|log| firmware(&log, profile)).unwrap_or_else(|e| vec![format!("{e:#}")]));
     for sensor in &profile.sensors {
         if Reading::of(&kernel.sys, sensor).value.is_none() {
             out.push(format!(
@@ -58,6 +63,12 @@ fn tpm(kernel: &Kernel, profile: &Profile) -> Option<String> {
             profile.tpm.interface
         )
     })
+}
+
+/// How what the firmware did before any program of a disk differs from what the profile has of it.
+pub fn firmware(log: &[u8], profile: &Profile) -> anyhow::Result<Vec<String>> {
+    let recorded: Vec<Hash32> = profile.firmware_events.iter().map(|e| e.digest).collect();
+    Ok(Launch::of(&Log::parse(log)?, &recorded).surprises(&recorded).iter().map(ToString::to_string).collect())
 }
 
 /// How the kernel speaks to the TPM.
@@ -101,7 +112,11 @@ fn must(kernel: &Kernel, profile: &Profile) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::{capture, fake::Machine};
+    use crate::hardware::{
+        capture,
+        fake::{AGENT, IMAGE, Machine, USUAL},
+    };
+    use hoidla_verify::firmware::{CALLING, RETURNING};
 
     fn profile(machine: &Machine) -> Profile {
         let mut profile = capture(&machine.kernel(), "new".parse().unwrap(), "").unwrap();
@@ -126,6 +141,7 @@ mod tests {
             ("class/watchdog/watchdog0", "the watchdog \"iTCO_wdt\" is not there"),
             ("class/hwmon/hwmon0", "says nothing"),
             ("proc/meminfo", "how much memory"),
+            ("kernel/security/tpm0", "what the firmware measured isn't known"),
         ] {
             let machine = Machine::new();
             let profile = profile(&machine);
@@ -145,5 +161,22 @@ mod tests {
         machine.file("proc/cpuinfo", "flags\t\t: fpu tme\n");
         machine.file("proc/meminfo", "MemTotal:        1048576 kB\n");
         assert_eq!(check(&machine.kernel(), &profile), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_firmware_did_is_held_against_what_was_recorded() {
+        let machine = Machine::new();
+        let plain = profile(&machine);
+        machine.log(&[USUAL, AGENT, IMAGE].concat());
+        let with_agent = profile(&machine);
+        assert_eq!(check(&machine.kernel(), &with_agent), Vec::<String>::new(), "recorded");
+        let found = check(&machine.kernel(), &plain);
+        assert!(found.len() == 1 && found[0].contains("a program of the firmware itself"), "unexplained: {found:?}");
+        machine.log(&[USUAL, IMAGE].concat());
+        let found = check(&machine.kernel(), &with_agent);
+        assert!(found.len() == 1 && found[0].contains("no longer does"), "missing: {found:?}");
+        machine.log(&[USUAL, &[(0x8000_0007, RETURNING, b""), (0x8000_0007, CALLING, b"")], IMAGE].concat());
+        let found = check(&machine.kernel(), &plain);
+        assert!(found.len() == 1 && found[0].contains("tried 1 other boot entry first"), "{found:?}");
     }
 }

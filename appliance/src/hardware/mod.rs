@@ -9,6 +9,8 @@ mod check;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+
 pub use capture::capture;
 pub use check::check;
 
@@ -47,6 +49,15 @@ impl Kernel {
         crate::pid1::devices::read(self.sys.join("class").join(class).join(name).join(file)).ok()
     }
 
+    /// What the firmware logged of this start, as the kernel keeps it.
+    pub(crate) fn event_log(&self) -> anyhow::Result<Vec<u8>> {
+        let path = crate::pid1::devices::path_of_log(&self.sys);
+        let bytes = std::fs::read(&path).with_context(|| {
+            format!("{} cannot be read, so what the firmware measured isn't known: be root, and mount securityfs there", path.display())
+        })?;
+        Ok(bytes)
+    }
+
     /// What a link in a device's folder leads to: its driver, that driver's module.
     fn linked(at: &Path, link: &str) -> Option<String> {
         Some(std::fs::canonicalize(at.join(link)).ok()?.file_name()?.to_string_lossy().into_owned())
@@ -59,7 +70,23 @@ pub(crate) mod fake {
 
     use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
+    use hoidla_verify::firmware::{CALLING, SEPARATOR};
+    use sha2::{Digest, Sha256};
+
     use super::Kernel;
+
+    /// An event of a log: its type, what is hashed, and data.
+    pub type Event = (u32, &'static [u8], &'static [u8]);
+    /// What every firmware measures before the image.
+    pub const USUAL: &[Event] = &[(0x8000_0007, CALLING, CALLING), (4, SEPARATOR, SEPARATOR)];
+    /// The image, from a disk.
+    pub const IMAGE: &[Event] = &[(0x8000_0003, b"image", b"")];
+    /// A program in the firmware itself: its path is 20 bytes in its flash, and an end.
+    pub const AGENT: &[Event] = &[(
+        0x8000_0003,
+        b"agent",
+        b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x18\0\0\0\0\0\0\0\x04\x07\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x7f\xff\x04\0",
+    )];
 
     pub struct Machine(tempfile::TempDir);
 
@@ -94,7 +121,21 @@ pub(crate) mod fake {
             machine.driver("LNXSYSTM:00/MSFT0101:00", "tpm_crb");
             machine.link("LNXSYSTM:00/MSFT0101:00/tpm/tpm0/device", "devices/LNXSYSTM:00/MSFT0101:00");
             machine.file("proc/meminfo", "MemTotal:        1048576 kB\n");
+            machine.log(&[USUAL, IMAGE].concat());
             machine
+        }
+
+        /// What the firmware logged: events of register 4, each a type, what is hashed, and data.
+        pub fn log(&self, events: &[(u32, &[u8], &[u8])]) {
+            let path = self.0.path().join("kernel/security/tpm0/binary_bios_measurements");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let spec = [&b"Spec ID Event03\0"[..], &[0; 8], &1u32.to_le_bytes(), &[11, 0, 32, 0], &[0]].concat();
+            let mut out = [&[0, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &(spec.len() as u32).to_le_bytes(), &spec].concat();
+            for (kind, hashed, data) in events {
+                out.extend([4u32.to_le_bytes(), kind.to_le_bytes(), 1u32.to_le_bytes()].concat());
+                out.extend([&[11, 0][..], &Sha256::digest(hashed), &(data.len() as u32).to_le_bytes(), data].concat());
+            }
+            fs::write(path, out).unwrap();
         }
 
         pub fn kernel(&self) -> Kernel {

@@ -51,6 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(2);
 /// Registers that only something added to the image extends.
 const ADDED: [u8; 2] = [12, 13];
+/// The register that programs are measured into before they start.
+const LAUNCHED: u8 = 4;
 /// Registers that are told on the console.
 const TOLD: [u8; 7] = [4, 7, 9, 11, 12, 13, 15];
 
@@ -82,8 +84,9 @@ pub fn prepare() -> anyhow::Result<Ready> {
     ensure!(hoidla_cli::harden().undumpable, "this kernel lets processes look into one another");
     tracing::info!("{}: {loaded} modules; Secure Boot on, lockdown on, doors closed", profile.name);
     let watchdog = profile.watchdog.as_ref().map(|wanted| start_watchdog(sys, wanted)).transpose()?;
-    registers(&TPM.parse::<Tcti>().map_err(anyhow::Error::msg)?)?;
+    let odd = registers(sys, &profile)?;
     let state = keep_state(sys, &profile)?;
+    ensure!(odd.is_empty(), "the TPM would not serve this start: {}", odd.join("; "));
     let (config, entry) = configure(&profile, &state)?;
     network::up(sys, &profile, &entry)?;
     fs::create_dir_all(TRAYS)?;
@@ -191,12 +194,14 @@ fn keep_state(sys: &Path, profile: &Profile) -> anyhow::Result<State> {
     State::at(Path::new(STATE))
 }
 
-/// Refuses a machine that was started with something added; tells what was measured.
-fn registers(tcti: &Tcti) -> anyhow::Result<()> {
+/// Refuses a machine that was started with something added; tells what was measured, and what the
+/// firmware did before this image that nobody recorded.
+fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<Vec<String>> {
     wait_for(|| Ok(Path::new("/dev/tpmrm0").exists().then_some(())))?
         .context("this machine has no TPM 2.0, or it is switched off in the firmware's setup")?;
-    let tpm = Tpm::open(tcti)?;
-    for pcr in tpm.pcr_read(&TOLD)? {
+    let tpm = Tpm::open(&TPM.parse::<Tcti>().map_err(anyhow::Error::msg)?)?;
+    let values = tpm.pcr_read(&TOLD)?;
+    for pcr in &values {
         tracing::info!("PCR {}: {}", pcr.index, pcr.value);
         ensure!(
             !ADDED.contains(&pcr.index) || pcr.value.0 == [0; 32],
@@ -204,7 +209,11 @@ fn registers(tcti: &Tcti) -> anyhow::Result<()> {
             pcr.index
         );
     }
-    Ok(())
+    let launched = values.iter().find(|pcr| pcr.index == LAUNCHED).context("register 4 was asked for")?;
+    Ok(firmware::odd(sys, profile, &launched.value).unwrap_or_else(|e| {
+        tracing::warn!("it isn't known what ran before this image: {e:#}");
+        Vec::new()
+    }))
 }
 
 /// What the papers say of this machine, as the daemon wants it.

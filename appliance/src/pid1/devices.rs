@@ -85,6 +85,11 @@ pub fn path(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
+/// Where the kernel keeps what the firmware logged of this start.
+pub fn path_of_log(sys: &Path) -> PathBuf {
+    sys.join("kernel/security/tpm0/binary_bios_measurements")
+}
+
 /// A whole file of sysfs or proc, without the newline at its end.
 pub fn read(path: impl AsRef<Path>) -> anyhow::Result<String> {
     let path = path.as_ref();

@@ -1,11 +1,16 @@
 //! What the firmware says of how this machine was started.
 //!
-//! Promises: [`secure_boot`] passes only if Secure Boot was enforced with keys of its own. It
-//! believes the firmware: a forged one is what the measurements are for.
+//! Promises: [`secure_boot`] passes only if Secure Boot was enforced with keys of its own;
+//! [`odd`] tells what ran before the image, if the firmware's log fits the TPM's register 4. Both
+//! believe the firmware: a forged one is what the measurements are for.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, ensure};
+use hoidla_format::{Hash32, profile::Profile};
+use hoidla_verify::{eventlog::Log, firmware::Launch};
+
+use super::devices::path_of_log;
 
 /// The GUID of the variables that the UEFI specification defines.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -27,6 +32,17 @@ pub fn nothing_added(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the firmware did before it started this image, and the profile doesn't have: each a
+/// sentence with what to do. Under any of these, register 4 is none that a release approves.
+pub fn odd(sys: &Path, profile: &Profile, register: &Hash32) -> anyhow::Result<Vec<String>> {
+    let bytes = fs::read(path_of_log(sys)).context("the kernel has no log of what the firmware measured")?;
+    let log = Log::parse(&bytes)?;
+    ensure!(log.replay().get(&4) == Some(register), "the firmware's log doesn't lead to what the TPM's register 4 holds");
+    let recorded: Vec<Hash32> = profile.firmware_events.iter().map(|e| e.digest).collect();
+    let launch = Launch::of(&log, &recorded);
+    Ok([launch.surprises(&recorded), launch.between()].concat().iter().map(ToString::to_string).collect())
+}
+
 /// A variable of four bytes of attributes and one of value.
 fn flag(sys: &Path, name: &str) -> anyhow::Result<bool> {
     let path = sys.join(format!("firmware/efi/efivars/{name}-{GLOBAL}"));
@@ -41,6 +57,7 @@ fn flag(sys: &Path, name: &str) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hardware::fake::{AGENT, IMAGE, Machine, USUAL};
 
     #[test]
     fn secure_boot_must_be_on_and_not_in_setup() {
@@ -71,5 +88,22 @@ mod tests {
         nothing_added(root.path()).unwrap();
         fs::create_dir(root.path().join(".extra")).unwrap();
         assert!(nothing_added(root.path()).is_err());
+    }
+
+    #[test]
+    fn what_ran_before_the_image_is_told_if_the_log_is_the_tpms() {
+        let machine = Machine::new();
+        let sys = machine.kernel().sys;
+        let profile = Profile::parse(include_str!("../../../hw-profiles/qemu-q35.toml")).unwrap();
+        let register = || Log::parse(&fs::read(path_of_log(&sys)).unwrap()).unwrap().replay()[&4];
+        assert_eq!(odd(&sys, &profile, &register()).unwrap(), Vec::<String>::new());
+        assert!(odd(&sys, &profile, &Hash32([1; 32])).is_err(), "another register");
+        for (before, word) in [(AGENT, "a program of the firmware itself"), (IMAGE, "another program ran before the image")] {
+            machine.log(&[USUAL, before, IMAGE].concat());
+            let told = odd(&sys, &profile, &register()).unwrap();
+            assert!(told.len() == 1 && told[0].contains(word), "{told:?}");
+        }
+        machine.remove("kernel/security/tpm0");
+        assert!(odd(&sys, &profile, &Hash32([1; 32])).is_err());
     }
 }

@@ -2,20 +2,20 @@
 //!
 //! Promises: the values that firmware, systemd's boot stub of version 252 and the kernel's
 //! EFI stub give registers 4, 7, 9, 11, 12 and 13 of the SHA-256 bank; a register is
-//! `H(register ‖ digest)` for each event, from zero. Firmware that measures more is told
-//! about ([`launch`]'s `extra`). Doesn't say which registers mean something: 11 is
+//! `H(register ‖ digest)` for each event, from zero. Firmware that measures other things
+//! than usual is told about ([`launch`]'s `recorded`). Doesn't say which registers mean something: 11 is
 //! extended by software and proves little alone, 7 hangs on the keys in the machine.
 
 use hoidla_format::{Hash32, statements::PcrValue};
 
-use crate::{pe::Image, public::sha256};
+use crate::{
+    firmware::{SEPARATOR, before_image},
+    pe::Image,
+    public::sha256,
+};
 
 /// The order in which the stub of version 252 measures sections into register 11.
 const MEASURED: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"];
-/// What firmware says before it starts the first program.
-const CALLING: &[u8] = b"Calling EFI Application from Boot Option";
-/// What ends the firmware's own part of a register.
-const SEPARATOR: &[u8] = &[0; 4];
 /// EFI_GLOBAL_VARIABLE, as bytes.
 const GLOBAL: [u8; 16] = [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
 /// EFI_IMAGE_SECURITY_DATABASE, as bytes.
@@ -33,11 +33,10 @@ pub fn extended_from(start: Hash32, events: impl IntoIterator<Item = Hash32>) ->
     events.into_iter().fold(start, |register, event| Hash32(sha256(&[&register.0, &event.0])))
 }
 
-/// Register 4: the image, started by firmware. `extra` are the digests of programs that this
-/// firmware starts before any boot entry, as its profile has them.
-pub fn launch(extra: &[Hash32], image: &Image<'_>) -> Hash32 {
-    let own = [Hash32(sha256(&[CALLING])), Hash32(sha256(&[SEPARATOR]))];
-    extended(own.into_iter().chain(extra.iter().copied()).chain([image.digest()]))
+/// Register 4: the image, started by firmware. `recorded` is all that this firmware measures
+/// before it, as its profile has it; empty if that is what is usual.
+pub fn launch(recorded: &[Hash32], image: &Image<'_>) -> Hash32 {
+    extended(before_image(recorded).into_iter().chain([image.digest()]))
 }
 
 /// Register 9: the kernel's command line and initramfs, as its EFI stub measures them.
@@ -54,9 +53,9 @@ pub fn sections(image: &Image<'_>) -> Hash32 {
 
 /// The four registers that a release approves: 4, 11, and 12 and 13, which stay zero unless
 /// something was added to the image from outside.
-pub fn approved(extra: &[Hash32], image: &Image<'_>) -> Vec<PcrValue> {
+pub fn approved(recorded: &[Hash32], image: &Image<'_>) -> Vec<PcrValue> {
     let zero = Hash32([0; 32]);
-    let values = [(4, launch(extra, image)), (11, sections(image)), (12, zero), (13, zero)];
+    let values = [(4, launch(recorded, image)), (11, sections(image)), (12, zero), (13, zero)];
     values.into_iter().map(|(index, value)| PcrValue { index, value }).collect()
 }
 

@@ -10,8 +10,8 @@
 //! and the challenge of a ceremony ([`opening`]), under the papers that register 15 tells of ([`measured`]). An
 //! identity's keys are all in one TPM ([`identity`]), and a parcel opens in no other than the
 //! one whose endorsement key was recorded ([`credential`], [`parcel`]). A boot image is read strictly ([`pe`]), what
-//! registers hold after it was started is computed ([`boot`]), and a firmware's log replayed
-//! ([`eventlog`]). All of TPM 2.0 Library,
+//! registers hold after it was started is computed ([`boot`]), a firmware's log is replayed
+//! ([`eventlog`]) and what it did before the image is told ([`firmware`]). All of TPM 2.0 Library,
 //! revision 1.59, in the one suite that Hoidla uses: P-256, SHA-256, AES-128-CFB.
 //!
 //! Doesn't: talk to a TPM (`hoidla-tpm`), say which endorsement key is the right one (provisioning).
@@ -23,6 +23,7 @@ pub mod checkpoint;
 pub mod credential;
 pub mod erased;
 pub mod eventlog;
+pub mod firmware;
 pub mod identity;
 pub mod import;
 pub mod known;

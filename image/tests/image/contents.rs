@@ -1,7 +1,8 @@
 //! What is in an image, and that it is the same each time.
 
+use hoidla_format::profile::Profile;
 use hoidla_image::{
-    deb,
+    authenticode, deb,
     initramfs::{self, AUTHORITY, PROFILE, RELEASE},
     inspect::Inside,
     lock::Part,
@@ -87,6 +88,25 @@ fn a_stick_carries_the_image_and_keeps_within_its_size() {
     let bytes = stick::write(&slot).unwrap();
     assert!(bytes.len() <= 40 << 20 && slot.image.len() <= 25_000_000);
     assert_eq!(stick::read(&bytes).unwrap(), slot);
+}
+
+/// What hoidlad takes in a packed initramfs, with room to grow. A stick of 40 MiB has room for more than the image may have.
+const PROGRAM: usize = 7_500_000;
+
+#[test]
+fn every_machine_has_its_modules_and_an_image_within_its_size() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../hw-profiles");
+    let profiles: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some()).collect();
+    assert!(profiles.len() > 1);
+    for path in profiles {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let built = build(&text).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        for module in Profile::parse(&text).unwrap().modules.iter().map(ToString::to_string) {
+            assert!(built.modules.contains(&module) || built.builtin.contains(&module), "{}: {module}", path.display());
+        }
+        let signed = authenticode::attach(&built.image, world::boot_key(0)).unwrap().len() + PROGRAM;
+        assert!(signed <= 25_000_000, "{}: {signed} bytes", path.display());
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What proves that bytes are kept: signed checkpoints, quotes, receipts, extensions.
 
 use hoidla_log::{Extension, Quote, Receipt, SignedCheckpoint};
-use hoidla_verify::{Attest, Certificate, Created, eventlog::Log, pe::Image};
+use hoidla_verify::{Attest, Certificate, Created, eventlog::Log, firmware::Launch, pe::Image};
 
 pub fn signed_checkpoint(bytes: &[u8]) -> bool {
     let Ok(signed) = SignedCheckpoint::parse(bytes) else { return false };
@@ -58,5 +58,10 @@ pub fn boot_image(bytes: &[u8]) -> bool {
 }
 
 pub fn event_log(bytes: &[u8]) -> bool {
-    Log::parse(bytes).is_ok_and(|log| log.replay().len() <= 24)
+    let Ok(log) = Log::parse(bytes) else { return false };
+    let launch = Launch::of(&log, &[]);
+    let recorded: Vec<_> = launch.to_record().into_iter().map(|(digest, _)| digest).collect();
+    let surprises = Launch::of(&log, &recorded).surprises(&recorded);
+    assert_eq!(surprises.len(), usize::from(launch.came_back() > 0), "what was recorded is no surprise: {surprises:?}");
+    log.replay().len() <= 24
 }

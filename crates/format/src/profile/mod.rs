@@ -69,7 +69,7 @@ pub struct Profile {
     /// What is shown to host staff.
     #[serde(rename = "sensor", default, skip_serializing_if = "Vec::is_empty")]
     pub sensors: Vec<Sensor>,
-    /// What this firmware measures into PCR 4 before the image, in order.
+    /// All that this firmware measures into PCR 4 before the image, in order; none if that is what every firmware does.
     #[serde(rename = "firmware_event", default, skip_serializing_if = "Vec::is_empty")]
     pub firmware_events: Vec<FirmwareEvent>,
 }

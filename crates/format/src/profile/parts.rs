@@ -391,7 +391,7 @@ pub struct Sensor {
 /// A SHA-256.
 pub type Digest = Hash32;
 
-/// What a firmware measures into PCR 4 besides the image.
+/// An event that a firmware measures into PCR 4 before the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirmwareEvent {
