@@ -10,6 +10,7 @@
 //! STATE/erased/           certificates of disks that were erased
 //! STATE/measured.txt      what register 15 was extended by since the machine's start
 //! STATE/checkpoint.txt    the last head of the log that was signed here
+//! STATE/start.toml        which update is tried, if one is (an image only)
 //! STATE/health.json       written by the running daemon, for the panel
 //! ```
 //!

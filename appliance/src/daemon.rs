@@ -34,7 +34,7 @@ use crate::{
     checkpoints::{Checkpoints, Signer},
     config::{State, replace},
     counts::Counts,
-    enrol::{check_counters, raise_counters, store_id},
+    enrol::{self, check_counters, store_id},
     helper::{Ground, Helpers},
     hourly::Hourly,
     identify,
@@ -143,6 +143,8 @@ pub struct Running {
     state: State,
     listener: TcpListener,
     start_ms: u64,
+    /// Whether the TPM takes what runs for the release in force.
+    runs: bool,
 }
 
 /// Opens everything, the door last.
@@ -151,14 +153,14 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let config = state.config()?;
     let identity = identify::known(state)?;
     let authority = config.authority_key()?;
-    let papers = Arc::new(Papers::kept(&state.papers(), &authority, &identity)?);
     let tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
+    let tpm = Arc::new(machine::pinned(&config, &identity)?);
+    let papers = Arc::new(Papers::kept(&state.papers(), &authority, &identity)?.under(&tpm)?);
     let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
     warn_of_development(&papers);
-    let tpm = Arc::new(machine::pinned(&config, &identity)?);
     let tpm_held = Arc::downgrade(&tpm);
     check_counters(&tpm, &papers)?;
-    raise_counters(&tpm, state, &papers)?;
+    let runs = enrol::runs(&tpm, state, &papers)?;
     let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
     let store_settings = hoidla_uring::Settings { memory: settings.memory, options };
     let counters = Box::new(Membership(tpm.clone()));
@@ -218,7 +220,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let start_ms = began.elapsed().as_millis() as u64;
     let address = listener.local_addr()?;
     tracing::info!(%address, start_ms, "the door is open, the data is sealed");
-    Ok(Running { daemon, address, state: state.clone(), listener, start_ms })
+    Ok(Running { daemon, address, state: state.clone(), listener, start_ms, runs })
 }
 
 fn warn_of_development(papers: &Papers) {
@@ -395,9 +397,16 @@ impl Panel {
 }
 
 impl Running {
+    async fn retire_former(&self) -> anyhow::Result<()> {
+        let (tpm, papers) = (self.daemon.tpm.upgrade(), self.daemon.papers.clone());
+        let Some(tpm) = tpm.filter(|_| self.runs) else { return Ok(()) };
+        tokio::task::spawn_blocking(move || enrol::retire_former(&tpm, &papers)).await?
+    }
+
     /// Serves until SIGTERM, SIGINT or [`Daemon::ask_to_stop`], or until newer papers are to come
-    /// into force; then ends in order.
+    /// into force; then ends in order. From here on no former release runs any more.
     pub async fn serve(self) -> anyhow::Result<Next> {
+        self.retire_former().await?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut stop = self.daemon.stop.subscribe();

@@ -79,14 +79,16 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     let config = state.config()?;
     let identity = identify::known(state)?;
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
-    let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity, &tpm)?;
+    let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity, &tpm)?.under(&tpm)?;
     not_older(state, &config, &identity, &papers)?;
     check_counters(&tpm, &papers)?;
     import(state, &papers, &tpm)?;
     let formatted = prepare_disks(state, &config, &identity, ask, &tpm)?;
     papers.keep(&state.papers())?;
     // Papers first: were the counters first, a power cut between would leave only papers that they refuse.
-    raise_counters(&tpm, state, &papers)?;
+    if runs(&tpm, state, &papers)? {
+        retire_former(&tpm, &papers)?;
+    }
     Ok(Enrolled { halves: papers.halves.statement.halves.len(), papers, formatted })
 }
 
@@ -125,25 +127,33 @@ pub fn check_counters(tpm: &Tpm, papers: &Papers) -> anyhow::Result<()> {
     let (serial, known) = (papers.site.statement.serial, stands - first);
     ensure!(u64::from(serial) >= known, "the site file has serial {serial}, the TPM knows serial {known}; bring the newest one");
     let (epoch, least) = (papers.release.statement.epoch, tpm.counter(Counter::Release)?);
-    ensure!(epoch >= least, "the release has epoch {epoch}, the TPM has retired all below {least}; bring the newest release");
+    ensure!(
+        epoch >= least,
+        "the release {} has epoch {epoch}, the TPM has retired all below {least}: start the image of the newest release, and bring its papers",
+        papers.release.statement.name
+    );
     Ok(())
 }
 
-/// Raises the TPM's counters to these papers: what was before them is over for good.
-///
-/// Former releases are retired once this one is seen to run: until a machine is restarted into
-/// it, the former must go on.
-pub fn raise_counters(tpm: &Tpm, state: &State, papers: &Papers) -> anyhow::Result<()> {
+/// Raises the TPM's count of site files to these papers, and sees whether the TPM lets the release
+/// in force use the node key. It doesn't before the machine is started into that release.
+pub fn runs(tpm: &Tpm, state: &State, papers: &Papers) -> anyhow::Result<bool> {
     machine::raise(tpm, Counter::Site, papers.identity.site_counter + u64::from(papers.site.statement.serial))?;
     let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
     match tpm.sign_with_node(&node, &papers.approved, &Sha256::digest(b"hoidla: does this release run?").into()) {
-        Ok(_) => Ok(tpm.retire_releases_below(papers.release.statement.epoch)?),
+        Ok(_) => Ok(true),
         Err(e @ TpmError::Pcrs) => {
             tracing::warn!("no former release is retired before this one runs: {e}");
-            Ok(())
+            Ok(false)
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// Retires releases before the one in force, for good. Only once that one runs, and the machine
+/// would be started into it again: until then the former is what it falls back to.
+pub fn retire_former(tpm: &Tpm, papers: &Papers) -> anyhow::Result<()> {
+    Ok(tpm.retire_releases_below(papers.release.statement.epoch)?)
 }
 
 pub(crate) fn import(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {

@@ -77,8 +77,8 @@ impl Eraser {
     /// Of this machine.
     pub fn new(state: &State) -> anyhow::Result<Self> {
         let (config, identity) = (state.config()?, identify::known(state)?);
-        let papers = Arc::new(Papers::kept(&state.papers(), &config.authority_key()?, &identity)?);
         let tpm = Arc::new(machine::pinned(&config, &identity)?);
+        let papers = Arc::new(Papers::kept(&state.papers(), &config.authority_key()?, &identity)?.under(&tpm)?);
         let signer = Signer::new(tpm.clone(), papers.clone())?;
         Ok(Self { state: state.clone(), disks: config.disks, store: store_id(state, &identity)?, tpm, papers, signer })
     }
@@ -183,7 +183,7 @@ impl Eraser {
     /// The TPM's release counter goes beyond every release that this machine knows, so that no
     /// policy opens a half or uses a key any more; the halves' blobs go too.
     fn retire(&self) -> anyhow::Result<()> {
-        self.tpm.retire_releases_below(self.papers.release.statement.epoch + 1)?;
+        self.tpm.retire_releases_below(self.papers.newest_epoch() + 1)?;
         for entry in fs::read_dir(self.state.tpm())? {
             let path = entry?.path();
             if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("half-")) {

@@ -4,6 +4,8 @@
 //! authority and all of them fit together and this appliance's own identity.
 //! A parcel among them is opened by the TPM, or by none. Production takes no TPM that was
 //! trusted on first use. Nothing is held that isn't needed here: recovery envelopes stay at home.
+//! Of releases the newest for each image is held, so that an update may be tried and given up;
+//! in force is the one that approves what runs ([`Papers::under`]).
 
 use std::{
     fs,
@@ -21,6 +23,8 @@ use hoidla_verify::{Parcel, ReleasePublic, parcel, release};
 
 /// Who signs every paper.
 const AUTHORITY: &str = "authority";
+/// The most releases that are held, the newest ones.
+const MOST_RELEASES: usize = 8;
 
 /// All that an enrolled appliance knows of its site, checked.
 #[derive(Clone, Debug)]
@@ -37,10 +41,12 @@ pub struct Papers {
     pub halves: Signed<Halves>,
     /// What binds this appliance to the site.
     pub enrolment: Signed<Enrolment>,
-    /// The release that runs.
+    /// The release in force: the newest, or the one that approves what runs.
     pub release: Signed<Release>,
     /// That release, under the site's release key.
     pub approved: release::Approved,
+    /// All that are held, the newest first.
+    pub releases: Vec<(Signed<Release>, release::Approved)>,
     /// What this appliance said it is.
     pub identity: ApplianceIdentity,
 }
@@ -181,11 +187,9 @@ impl Papers {
         let enrolment = pick(pile.all::<Enrolment>(authority)?, "the enrolment", |e| {
             e.appliance == identity.name && e.site == identity.site && e.identity == identity_hash && e.halves == halves.hash
         })?;
-        let release = pick(newest_release(pile.all::<Release>(authority)?), "the release", |r| r.site == identity.site)?;
-        ensure!(release.statement.development == own.development, "the release and the site file differ in being for development");
-        let key = ReleasePublic::from_sec1(&own.release_key.0)?;
-        let approved = release::check(&release.statement, &key)?;
-        let papers = Self { site, rosters, vaults, envelopes, halves, enrolment, release, approved, identity: identity.clone() };
+        let releases = releases(pile.all::<Release>(authority)?, own)?;
+        let (release, approved) = releases[0].clone();
+        let papers = Self { site, rosters, vaults, envelopes, halves, enrolment, release, approved, releases, identity: identity.clone() };
         papers.complete()?;
         Ok(papers)
     }
@@ -215,6 +219,24 @@ impl Papers {
         all.notes.retain(|(kind, ..)| !replaced(kind));
         all.notes.extend(pile.notes);
         Self::of(&all, authority, &self.identity)
+    }
+
+    /// With the newest release in force that approves what this TPM says runs; the newest of all
+    /// if none does, so that the TPM's refusal names it.
+    pub fn under(mut self, tpm: &Tpm) -> anyhow::Result<Self> {
+        for (release, approved) in &self.releases {
+            let wanted = &release.statement.pcrs;
+            if tpm.pcr_read(&wanted.iter().map(|p| p.index).collect::<Vec<_>>())? == *wanted {
+                (self.release, self.approved) = (release.clone(), approved.clone());
+                break;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The highest epoch of a release that is held.
+    pub fn newest_epoch(&self) -> u64 {
+        self.releases.iter().map(|(r, _)| r.statement.epoch).max().unwrap_or(self.release.statement.epoch)
     }
 
     /// Whether these are the very same.
@@ -259,7 +281,8 @@ impl Papers {
         fn named<S: Statement>(s: &Signed<S>) -> (String, &str) {
             (format!("{}-{}.txt", S::KIND, &s.hash.to_string()[..16]), s.note.as_str())
         }
-        let mut out = vec![named(&self.site), named(&self.release), named(&self.enrolment), named(&self.halves)];
+        let mut out = vec![named(&self.site), named(&self.enrolment), named(&self.halves)];
+        out.extend(self.releases.iter().map(|(release, _)| named(release)));
         out.extend(self.rosters.iter().map(named));
         out.extend(self.vaults.iter().map(named));
         out.extend(self.envelopes.iter().map(named));
@@ -330,7 +353,24 @@ fn vault_fits(site: &Site, rosters: &[Signed<Roster>], vault: &Vault) -> bool {
     vault.site == site.site && site.datasets.iter().any(|d| d.name == vault.dataset) && rosters.iter().any(|r| r.hash == vault.roster)
 }
 
-fn newest_release(mut all: Vec<Signed<Release>>) -> Vec<Signed<Release>> {
-    all.sort_by_key(|r| r.statement.epoch);
-    all.pop().into_iter().collect()
+/// The newest release for each image, the newest of all first; that one must be the site's.
+fn releases(all: Vec<Signed<Release>>, site: &Site) -> anyhow::Result<Vec<(Signed<Release>, release::Approved)>> {
+    let key = ReleasePublic::from_sec1(&site.release_key.0)?;
+    let mut all: Vec<_> = all.into_iter().filter(|r| r.statement.site == site.site).collect();
+    // Of one epoch the one that approves more is the later one, and what was brought later comes later.
+    all.sort_by_key(|r| (r.statement.epoch, r.statement.vaults.len()));
+    let newest = all.last().context("no paper is the release of this site; add the newest one that the authority signed")?;
+    ensure!(newest.statement.development == site.development, "the release and the site file differ in being for development");
+    release::check(&newest.statement, &key)?;
+    let mut out: Vec<(Signed<Release>, release::Approved)> = Vec::new();
+    for release in all.into_iter().rev().filter(|r| r.statement.development == site.development) {
+        // Those of a release key that was replaced are worth nothing any more.
+        if let Ok(approved) = release::check(&release.statement, &key)
+            && out.iter().all(|(newer, _)| newer.statement.pcrs != release.statement.pcrs)
+        {
+            out.push((release, approved));
+        }
+    }
+    out.truncate(MOST_RELEASES);
+    Ok(out)
 }

@@ -9,9 +9,11 @@ use hoidla_crypto::{Secret, keys::ReaderKeys};
 use hoidla_door::{DoorError, Identity};
 use hoidla_format::{
     Bytes,
-    statements::{Dataset, Site},
+    statements::{Dataset, Release, Site},
 };
 use hoidla_protocol::{Code, Request, Response};
+use hoidla_tpm::{Counter, Tpm};
+use hoidla_verify::{Terms, release};
 use hoidlad::{
     daemon::{self, Settings},
     helper::Helpers,
@@ -138,4 +140,43 @@ async fn an_opening_under_way_is_not_cut_short() {
     assert!(!serving.end.is_finished());
     custodian.ask(&Request::Seal { grant: None }).await.unwrap();
     assert_eq!(serving.end.await.unwrap(), Next::Again);
+}
+
+/// A release of this epoch for an image whose register 11 is the one that runs, or another.
+fn release_of(e: &Embassy, epoch: u64, runs: bool) -> Release {
+    let mut pcrs = Tpm::open(e.tpm.tcti()).unwrap().pcr_read(&[4, 11, 12, 13]).unwrap();
+    pcrs[1].value.0[0] ^= u8::from(!runs);
+    let (site, vaults) = (e.home.site_name.clone(), DATASETS.map(|d| (name(d), 1)).to_vec());
+    let terms = Terms { site, name: name(&format!("drill-{epoch}")), development: true, epoch, pcrs, vaults };
+    release::approve(&e.home.release_key, terms).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_goes_on_until_the_image_of_a_newer_release_has_come_up() {
+    let e = Embassy::new(128 << 20);
+    let first = Serving::new(&e).await;
+    let agent = e.home.good_agent("land").door;
+    let counter = || Tpm::open(e.tpm.tcti()).unwrap().counter(Counter::Release).unwrap();
+    let begins = e.identity.release_counter;
+    assert_eq!(counter(), begins);
+
+    // A release for an image that doesn't run yet: what runs is served under its own.
+    first.update(&agent, &[e.home.sign(&release_of(&e, begins + 1, false))]).await.unwrap();
+    assert_eq!(first.end.await.unwrap(), Next::Again);
+    let second = Serving::new(&e).await;
+    let c = hoidla_door::connect(&second.target, &agent).await.unwrap();
+    assert_eq!(c.session.welcome().release.as_str(), "drill-1");
+    drop(c);
+    assert_eq!(counter(), begins, "nothing is retired: what runs is what an update falls back to");
+
+    // The same image under a newer release: once its door is open, all before are over.
+    second.update(&agent, &[e.home.sign(&release_of(&e, begins + 2, true))]).await.unwrap();
+    assert_eq!(second.end.await.unwrap(), Next::Again);
+    let running = daemon::start(&e.state(), Settings::default(), Helpers::of(Path::new(PROGRAM))).await.unwrap();
+    assert_eq!(running.daemon.papers.release.statement.epoch, begins + 2);
+    assert_eq!(counter(), begins, "the door is open, and the machine may still go back");
+    let (appliance, end) = (running.daemon.clone(), tokio::spawn(running.serve()));
+    appliance.ask_to_stop();
+    end.await.unwrap().unwrap();
+    assert_eq!(counter(), begins + 2);
 }

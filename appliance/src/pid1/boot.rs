@@ -21,6 +21,7 @@ use super::{
     console, devices, firmware, health, kernel, network,
     power::{self, End, Pressed, Watchdog},
     reaper, sandbox,
+    start::{self, Start},
 };
 use crate::{
     config::{Config, State, replace},
@@ -63,6 +64,7 @@ pub struct Ready {
     watchdog: Option<Watchdog>,
     button: Pressed,
     health: Option<std::net::SocketAddr>,
+    start: Start,
 }
 
 /// Everything up to the appliance itself. What runs before the sandbox is here.
@@ -86,6 +88,7 @@ pub fn prepare() -> anyhow::Result<Ready> {
     let watchdog = profile.watchdog.as_ref().map(|wanted| start_watchdog(sys, wanted)).transpose()?;
     let odd = registers(sys, &profile)?;
     let state = keep_state(sys, &profile)?;
+    let start = start::settle(sys, &profile, &state)?;
     ensure!(odd.is_empty(), "the TPM would not serve this start: {}", odd.join("; "));
     let (config, entry) = configure(&profile, &state)?;
     network::up(sys, &profile, &entry)?;
@@ -95,13 +98,16 @@ pub fn prepare() -> anyhow::Result<Ready> {
     let listen: std::net::SocketAddr = config.listen.parse()?;
     let health = entry.health.as_ref().map(|h| std::net::SocketAddr::new(h.network.address.ip(), h.port));
     let ports: Vec<u16> = std::iter::once(listen.port()).chain(health.map(|h| h.port())).collect();
+    if !start.writes() {
+        kernel::firmware_is_settled()?;
+    }
     sandbox::close(&ports)?;
-    Ok(Ready { profile, state, watchdog, button, health })
+    Ok(Ready { profile, state, watchdog, button, health, start })
 }
 
 impl Ready {
     /// Opens the door and serves until the machine ends.
-    pub fn serve(self) -> anyhow::Result<End> {
+    pub fn serve(mut self) -> anyhow::Result<End> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             tokio::spawn(reaper::keep());
@@ -109,6 +115,7 @@ impl Ready {
             tokio::spawn(keep_trays(self.profile.clone()));
             let running = daemon::start(&self.state, Settings { memory: MEMORY, ..Settings::default() }, Helpers::this_program()?).await?;
             tracing::info!("ready to copy in; {}", memory());
+            self.start.ready()?;
             self.tell(running.daemon.clone());
             let (appliance, button) = (running.daemon.clone(), self.button.clone());
             tokio::spawn(async move {

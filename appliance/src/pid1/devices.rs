@@ -12,7 +12,6 @@ use anyhow::{Context, ensure};
 use hoidla_format::profile::{PciAddress, Place, Plug};
 use hoidla_medium::disk::Part;
 
-
 /// The kernel's name of the whole disk at a place, if one is there.
 pub fn disk(sys: &Path, place: &Place) -> anyhow::Result<Option<String>> {
     let fits = |name: &str, _: &Path| place_of(sys, name) == Some(*place);

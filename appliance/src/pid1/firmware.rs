@@ -14,6 +14,8 @@ use super::devices::path_of_log;
 
 /// The GUID of the variables that the UEFI specification defines.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// The GUID of Secure Boot's lists of keys.
+const DATABASE: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
 /// Refuses a machine on which anything may start.
 pub fn secure_boot(sys: &Path) -> anyhow::Result<()> {
@@ -21,6 +23,14 @@ pub fn secure_boot(sys: &Path) -> anyhow::Result<()> {
     ensure!(!setup, "the firmware is in setup mode: enrol the site's Secure Boot keys, then start again");
     ensure!(on, "Secure Boot is off, and the TPM is not used without it: switch it on in the firmware's setup");
     Ok(())
+}
+
+/// Whose images this firmware starts: the variable `db`, without its attributes; empty if there is none.
+pub fn may_start(sys: &Path) -> anyhow::Result<Vec<u8>> {
+    match fs::read(sys.join(format!("firmware/efi/efivars/db-{DATABASE}"))) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        bytes => Ok(bytes.context("the firmware's variable db cannot be read")?.get(4..).unwrap_or_default().to_vec()),
+    }
 }
 
 /// Refuses what was put beside the image on the stick or boot disk: the loader puts it here.
@@ -38,9 +48,19 @@ pub fn odd(sys: &Path, profile: &Profile, register: &Hash32) -> anyhow::Result<V
     let bytes = fs::read(path_of_log(sys)).context("the kernel has no log of what the firmware measured")?;
     let log = Log::parse(&bytes)?;
     ensure!(log.replay().get(&4) == Some(register), "the firmware's log doesn't lead to what the TPM's register 4 holds");
-    let recorded: Vec<Hash32> = profile.firmware_events.iter().map(|e| e.digest).collect();
+    let recorded = recorded(profile);
     let launch = Launch::of(&log, &recorded);
     Ok([launch.surprises(&recorded), launch.between()].concat().iter().map(ToString::to_string).collect())
+}
+
+/// How many other boot entries the firmware tried before the one that started this image.
+pub fn tried_before(sys: &Path, profile: &Profile) -> anyhow::Result<usize> {
+    let bytes = fs::read(path_of_log(sys)).context("the kernel has no log of what the firmware measured")?;
+    Ok(Launch::of(&Log::parse(&bytes)?, &recorded(profile)).came_back())
+}
+
+fn recorded(profile: &Profile) -> Vec<Hash32> {
+    profile.firmware_events.iter().map(|e| e.digest).collect()
 }
 
 /// A variable of four bytes of attributes and one of value.

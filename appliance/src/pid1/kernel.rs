@@ -63,12 +63,21 @@ pub fn mount_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Mounts the firmware's variables, read-only; after the modules, since they are one.
+/// Where the firmware's variables are mounted, and how.
+const FIRMWARE: &str = "/sys/firmware/efi/efivars";
+const FIRMWARE_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NODEV);
+
+/// Mounts the firmware's variables; after the modules, since they are one. Boot entries are
+/// written before the sandbox closes, which lets nobody write here.
 pub fn mount_firmware() -> anyhow::Result<()> {
-    let at = "/sys/firmware/efi/efivars";
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
-    mount(Some("efivarfs"), at, Some("efivarfs"), flags, None::<&str>)
+    mount(Some("efivarfs"), FIRMWARE, Some("efivarfs"), FIRMWARE_FLAGS, None::<&str>)
         .context("the firmware's variables cannot be read: this machine was not started by UEFI; set its firmware to UEFI without CSM")
+}
+
+/// Nothing of the firmware's is written from now on, by anybody.
+pub fn firmware_is_settled() -> anyhow::Result<()> {
+    mount(None::<&str>, FIRMWARE, None::<&str>, FIRMWARE_FLAGS | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+        .context("the firmware's variables cannot be closed")
 }
 
 /// Loads the modules of the image in their order.

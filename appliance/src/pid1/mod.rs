@@ -9,14 +9,18 @@
 mod boot;
 mod console;
 pub mod devices;
+pub mod entries;
 mod firmware;
 mod health;
 mod kernel;
 mod network;
+pub mod offer;
 mod power;
 mod reaper;
 mod sandbox;
 pub mod sensors;
+pub mod slots;
+pub mod start;
 
 use std::{io, time::Duration};
 
@@ -25,29 +29,32 @@ use tracing_subscriber::fmt::time::uptime;
 
 /// How long a reason stands on the console before the machine tries again.
 const READ_IT: Duration = Duration::from_secs(120);
+/// The same, if it goes back to what ran before.
+const GO_BACK: Duration = Duration::from_secs(10);
 
 /// Runs the machine until it ends. To be called by process 1 only.
 pub fn run() -> ! {
     let end = boot::prepare().and_then(boot::Ready::serve).unwrap_or_else(|why| {
+        let wait = if start::on_trial() { GO_BACK } else { READ_IT };
         tracing::error!("NOT RUNNING: {why:#}");
-        tracing::error!("the machine starts again in {} seconds; press the power button to switch it off", READ_IT.as_secs());
-        wait_or_off()
+        tracing::error!("the machine starts again in {} seconds; press the power button to switch it off", wait.as_secs());
+        wait_or_off(wait)
     });
     tracing::info!("{}", if end == End::PowerOff { "safe to switch off" } else { "starting again" });
     end.now()
 }
 
 /// Waits a while, or for the power button.
-fn wait_or_off() -> End {
+fn wait_or_off(wait: Duration) -> End {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let button = power::watch_buttons(std::path::Path::new(boot::SYS));
-    let wait = async {
+    let ended = async {
         tokio::select! {
             () = power::pressed(button) => End::PowerOff,
-            () = tokio::time::sleep(READ_IT) => End::Restart,
+            () = tokio::time::sleep(wait) => End::Restart,
         }
     };
-    runtime.map_or(End::Restart, |runtime| runtime.block_on(wait))
+    runtime.map_or(End::Restart, |runtime| runtime.block_on(ended))
 }
 
 /// What the appliance says of itself goes to the console, with the seconds since its start.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod entry;
 pub mod papers;
 pub mod slot;
 pub mod stick;

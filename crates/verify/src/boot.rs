@@ -93,6 +93,25 @@ pub fn signature_list(owner: &[u8; 16], certificate: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Whether a variable of signature lists, as firmware has it, names this certificate (DER).
+pub fn lists(mut variable: &[u8], certificate: &[u8]) -> bool {
+    // EFI_SIGNATURE_LIST: type, its bytes, those of its own head, those of each entry.
+    while let Some((head, _)) = variable.split_first_chunk::<28>() {
+        let length = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+        let Some((list, rest)) = variable.split_at_checked(length(16)) else { return false };
+        let entries = 28usize.checked_add(length(20)).and_then(|at| list.get(at..)).unwrap_or_default();
+        let named = |entry: &[u8]| entry.len() == length(24) && entry.get(16..) == Some(certificate);
+        if head[..16] == X509 && length(24) > 16 && entries.chunks(length(24)).any(named) {
+            return true;
+        }
+        if list.is_empty() {
+            return false;
+        }
+        variable = rest;
+    }
+    false
+}
+
 /// Register 7: Secure Boot on, these keys, and the entry of db (see [`signature_entry`]) under
 /// which the image was believed.
 pub fn secure_boot(keys: &SecureBootKeys, used: &[u8]) -> Hash32 {

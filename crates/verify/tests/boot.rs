@@ -117,3 +117,23 @@ fn a_start_from_another_locality_is_counted() {
     assert_eq!(moved[&0], boot::extended_from(start, log.of(0).map(|e| e.digest)), "and the event itself extends nothing");
     assert_eq!(moved[&7], log.replay()[&7]);
 }
+
+#[test]
+fn a_certificate_is_found_in_a_variable_of_lists() {
+    let (a, b) = (signature_list(&[1; 16], b"first"), signature_list(&[2; 16], b"second"));
+    let both = [&a[..], &b[..]].concat();
+    assert!(boot::lists(&both, b"first") && boot::lists(&both, b"second") && boot::lists(&b, b"second"));
+    assert!(!boot::lists(&both, b"third") && !boot::lists(&a, b"second") && !boot::lists(&both, b"") && !boot::lists(&[], b"first"));
+    // A hash of the same bytes is no certificate; lengths that don't fit end it.
+    let with = |at: usize, byte: u8| {
+        let mut bad = both.clone();
+        bad[at] = byte;
+        boot::lists(&bad, b"second")
+    };
+    let list = a.len();
+    assert!(!with(list, 0) && !with(list + 16, 0) && !with(list + 16, 200) && !with(list + 24, 0) && !with(list + 20, 255));
+    assert!(!with(16, 0) && !with(17, 1), "the first list leads nowhere");
+    for len in 0..both.len() {
+        assert!(!boot::lists(&both[..len], b"second"));
+    }
+}

@@ -330,6 +330,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "pack_head" => pack_heads(),
         "state" => states(),
+        "boot_entry" => vec![
+            include_bytes!("../../vectors/boot/entry.bin").to_vec(),
+            include_bytes!("../../vectors/boot/entry-disk.bin").to_vec(),
+            include_bytes!("../../vectors/boot/entry-shell.bin").to_vec(),
+        ],
         "profile" => vec![include_bytes!("../../../hw-profiles/qemu-q35.toml").to_vec()],
         other => panic!("no seeds for {other}: write some here"),
     }

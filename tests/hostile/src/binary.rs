@@ -24,6 +24,7 @@ use hoidla_format::{
     statements::Door,
 };
 use hoidla_log::Frontier;
+use hoidla_medium::entry::{self, Entry};
 use hoidla_protocol::{AppendHead, HEAD, Head, Request, Response};
 use hoidla_quorum::share::Share;
 use hoidla_snapshot::PackHead;
@@ -284,5 +285,14 @@ pub fn state(bytes: &[u8]) -> bool {
     _ = state::Entry::len_of(bytes);
     let Ok((entry, hash)) = state::Entry::from_bytes(bytes) else { return false };
     assert_eq!(entry.to_bytes(), Ok((bytes.to_vec(), hash)), "one encoding");
+    true
+}
+
+/// Firmware's boot entries, anybody's: what is read is written as it was.
+pub fn boot_entry(bytes: &[u8]) -> bool {
+    _ = entry::parse_order(bytes).map(|order| assert_eq!(entry::write_order(&order), bytes, "one encoding"));
+    let Ok(entry) = Entry::parse(bytes) else { return false };
+    assert_eq!(entry.to_bytes(), bytes, "one encoding");
+    let _ = (entry.title(), entry.partition());
     true
 }

@@ -71,6 +71,7 @@ pub const TARGETS: &[Target] = &[
     target("pack_head", binary::pack_head, 3000),
     target("state", binary::state, 3000),
     target("profile", statements::profile, 3000),
+    target("boot_entry", binary::boot_entry, 3000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]) -> bool, mutations: u32) -> Target {

@@ -4,6 +4,7 @@
 pub mod boot_disk;
 pub mod embassy;
 pub mod machine;
+pub mod nvram;
 pub mod spare;
 pub mod variables;
 
