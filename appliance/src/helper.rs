@@ -3,8 +3,8 @@
 //!
 //! Promises: nothing of a vault's key, and no share, ever enters the daemon: it
 //! holds sealed shares, and gets back a verdict, or data keys re-wrapped to the
-//! grant's reader. The process forbids dumps and tracing, locks its pages, does
-//! one job and ends.
+//! grant's reader. The process forbids dumps and tracing, locks its pages, asks the
+//! kernel for nothing but what its job needs ([`crate::confined`]), does it and ends.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,7 +29,12 @@ use hoidla_tpm::{
 };
 use hoidla_verify::Public;
 
-use crate::{config::State, machine, papers::Papers};
+use crate::{
+    config::State,
+    confined::{self, Way},
+    machine,
+    papers::Papers,
+};
 
 /// The hidden subcommand's name.
 pub const COMMAND: &str = "open-helper";
@@ -39,13 +44,17 @@ const CHECK: Duration = Duration::from_secs(60);
 const OPEN: Duration = Duration::from_secs(600);
 
 /// The body of the hidden subcommand: one question, one answer.
-pub fn run() -> anyhow::Result<()> {
+///
+/// # Errors
+/// If the process cannot be closed off, or its pipes break.
+pub fn run(way: Way) -> anyhow::Result<()> {
     let hardened = hoidla_cli::harden();
     ensure!(hardened.undumpable, "this system lets other processes look into this one; no share is opened here");
     if !hardened.locked {
         // The keys themselves are locked apart; what libraries hold of them for a moment is not.
         eprintln!("the opening process could not lock all its memory: raise the memory lock limit, or have no swap");
     }
+    confined::close(way)?;
     Ok(opening::serve(std::io::stdin().lock(), std::io::stdout().lock())?)
 }
 
@@ -92,7 +101,13 @@ impl Helpers {
 
     async fn ask(&self, request: Request, patience: Duration, ended: &Ended) -> anyhow::Result<Reply> {
         let (program, ended) = (self.program.clone(), ended.clone());
-        let ask = move || opening::ask(Command::new(program).arg(COMMAND), &request, patience, || ended.load(Ordering::SeqCst));
+        let way = match &request {
+            Request::Check(_) => Way::None,
+            Request::Open(open) => Way::to(&open.tcti),
+        };
+        let ask = move || {
+            opening::ask(Command::new(program).args([COMMAND, &way.to_string()]), &request, patience, || ended.load(Ordering::SeqCst))
+        };
         Ok(tokio::task::spawn_blocking(ask).await??)
     }
 

@@ -9,6 +9,7 @@
 pub mod ceremonies;
 mod checkpoints;
 pub mod config;
+pub mod confined;
 pub mod counts;
 pub mod daemon;
 pub mod enrol;

@@ -10,6 +10,7 @@ use hoidla_format::{Moment, Name, profile::Profile, statement};
 use hoidla_tpm::Tcti;
 use hoidlad::{
     config::State,
+    confined::Way,
     daemon::{self, Panel, Settings},
     enrol::{self, Enrol},
     erase::{Eraser, Found},
@@ -126,7 +127,10 @@ then, at home: hoidla-provision record-ek lux-1 ek.txt")]
     Profile(ProfileCommand),
     /// Answer one question of an opening. Started by hoidlad itself.
     #[command(name = helper::COMMAND, hide = true)]
-    OpenHelper,
+    OpenHelper {
+        /// How it reaches the TPM.
+        way: Way,
+    },
 }
 
 #[derive(Subcommand)]
@@ -170,8 +174,8 @@ fn main() -> ExitCode {
     }
     main_with(|| {
         let cli = Cli::parse();
-        if matches!(cli.command, Command::OpenHelper) {
-            helper::run()?;
+        if let Command::OpenHelper { way } = cli.command {
+            helper::run(way)?;
             return Ok(Outcome::Done);
         }
         if let Command::Profile(command) = &cli.command {
@@ -194,7 +198,7 @@ fn main() -> ExitCode {
             Command::AllowDisk { word } => allow_disk(&state, &cli.output, &word),
             Command::EraseDisk { tray, leave, all: _, yes } => erase_disk(&state, &cli.output, tray, leave, yes),
             Command::Status => status(&state, &cli.output),
-            Command::Profile(_) | Command::OpenHelper | Command::Endorse { .. } => unreachable!("answered above"),
+            Command::Profile(_) | Command::OpenHelper { .. } | Command::Endorse { .. } => unreachable!("answered above"),
         }
     })
 }
