@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use hoidla_door::{Admission, AgentNames, Limits};
 use hoidla_format::statements::Proof;
 use hoidla_protocol::Health;
@@ -143,8 +143,6 @@ pub struct Running {
     state: State,
     listener: TcpListener,
     start_ms: u64,
-    /// Whether the TPM takes what runs for the release in force.
-    runs: bool,
 }
 
 /// Opens everything, the door last.
@@ -160,7 +158,10 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     warn_of_development(&papers);
     let tpm_held = Arc::downgrade(&tpm);
     check_counters(&tpm, &papers)?;
-    let runs = enrol::runs(&tpm, state, &papers)?;
+    ensure!(
+        enrol::runs(&tpm, state, &papers)?,
+        "no release among this appliance's papers approves what runs here: start the image of a release that is, or bring the release for this one"
+    );
     let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
     let store_settings = hoidla_uring::Settings { memory: settings.memory, options };
     let counters = Box::new(Membership(tpm.clone()));
@@ -220,7 +221,7 @@ pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyho
     let start_ms = began.elapsed().as_millis() as u64;
     let address = listener.local_addr()?;
     tracing::info!(%address, start_ms, "the door is open, the data is sealed");
-    Ok(Running { daemon, address, state: state.clone(), listener, start_ms, runs })
+    Ok(Running { daemon, address, state: state.clone(), listener, start_ms })
 }
 
 fn warn_of_development(papers: &Papers) {
@@ -398,8 +399,7 @@ impl Panel {
 
 impl Running {
     async fn retire_former(&self) -> anyhow::Result<()> {
-        let (tpm, papers) = (self.daemon.tpm.upgrade(), self.daemon.papers.clone());
-        let Some(tpm) = tpm.filter(|_| self.runs) else { return Ok(()) };
+        let (tpm, papers) = (self.daemon.tpm.upgrade().context("the daemon has its TPM")?, self.daemon.papers.clone());
         tokio::task::spawn_blocking(move || enrol::retire_former(&tpm, &papers)).await?
     }
 

@@ -39,7 +39,7 @@ const PROFILE: &str = "/etc/hoidla/profile.toml";
 const AUTHORITY: &str = "/etc/hoidla/authority.pem";
 const MODULES: &str = "/lib/modules";
 /// The state folder, in memory.
-const STATE: &str = "/run/hoidla";
+pub const STATE: &str = "/run/hoidla";
 /// A link for each tray that has a disk in it.
 const TRAYS: &str = "/run/trays";
 /// The TPM behind the kernel's resource manager.
@@ -79,6 +79,7 @@ pub fn prepare() -> anyhow::Result<Ready> {
     let loaded = kernel::load_modules(Path::new(MODULES))?;
     let button = power::watch_buttons(sys);
     kernel::mount_firmware()?;
+    start::look_early(sys);
     firmware::secure_boot(sys)?;
     firmware::nothing_added(Path::new("/"))?;
     kernel::lockdown(sys)?;

@@ -27,6 +27,7 @@ const LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const ATTRIBUTES: [u8; 4] = [7, 0, 0, 0];
 const ORDER: &str = "BootOrder";
 const NEXT: &str = "BootNext";
+const CURRENT: &str = "BootCurrent";
 /// How the titles of our entries begin.
 const OURS: &str = "Hoidla ";
 
@@ -105,6 +106,17 @@ pub fn started<'a>(variables: &Variables, slots: &'a [Slot]) -> anyhow::Result<O
     Ok(slots.iter().find(|slot| slot.at.guid.to_string() == text))
 }
 
+/// Whether one of our entries was started that isn't the first: as an update's is, once.
+///
+/// # Errors
+/// If the firmware's variables cannot be read.
+pub fn is_once(variables: &Variables) -> anyhow::Result<bool> {
+    let number = variables.read(CURRENT, GLOBAL)?.and_then(|value| value.try_into().ok()).map(u16::from_le_bytes);
+    let entries = Entries::read(variables)?;
+    let current = number.filter(|n| entries.all.get(n).is_some_and(|e| e.title().starts_with(OURS)));
+    Ok(current.is_some() && entries.order.first() != current.as_ref())
+}
+
 fn number_of(name: &str) -> Option<u16> {
     let digits = name.strip_prefix("Boot")?.strip_suffix(GLOBAL)?.strip_suffix('-')?;
     let upper = digits.len() == 4 && digits.bytes().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(&d));
@@ -115,7 +127,8 @@ fn name_of(number: u16) -> String {
     format!("Boot{number:04X}")
 }
 
-fn wanted(slot: &Slot) -> Entry {
+/// The entry of a slot.
+pub fn of(slot: &Slot) -> Entry {
     Entry::of_slot(&format!("{OURS}{}, disk {}", letter(slot.part), slot.disk), &slot.at)
 }
 
@@ -172,9 +185,9 @@ impl Entries {
         for slot in slots {
             let free = || (0..=u16::MAX).find(|n| !self.all.contains_key(n) && !self.strange.contains(n));
             if let Some(number) = self.number(slot).or_else(free)
-                && self.all.get(&number) != Some(&wanted(slot))
+                && self.all.get(&number) != Some(&of(slot))
             {
-                self.all.insert(number, wanted(slot));
+                self.all.insert(number, of(slot));
                 new.push(number);
             }
         }
@@ -350,6 +363,11 @@ mod tests {
         once(&variables, &slots[1]).unwrap();
         let next = fs::read(firmware.sys.path().join(format!("firmware/efi/efivars/BootNext-{GLOBAL}"))).unwrap();
         assert_eq!(next, [7, 0, 0, 0, 1, 0]);
+        let current = |number: u8| {
+            firmware.set(&format!("BootCurrent-{GLOBAL}"), &[number, 0]);
+            is_once(&variables).unwrap()
+        };
+        assert!(current(1) && !current(0) && !current(9));
         // The trial's own start changes nothing yet.
         keep(&variables, &slots, &slots[1], false, true).unwrap();
         assert_eq!(firmware.order(), [0, 2, 1, 3]);

@@ -37,6 +37,9 @@ pub fn run() -> ! {
     let end = boot::prepare().and_then(boot::Ready::serve).unwrap_or_else(|why| {
         let wait = if start::on_trial() { GO_BACK } else { READ_IT };
         tracing::error!("NOT RUNNING: {why:#}");
+        if start::on_trial() {
+            start::gave_up(std::path::Path::new(boot::STATE), &format!("{why:#}"));
+        }
         tracing::error!("the machine starts again in {} seconds; press the power button to switch it off", wait.as_secs());
         wait_or_off(wait)
     });

@@ -30,12 +30,32 @@ use crate::{
 /// The version of the note.
 const VERSION: u16 = 1;
 
+/// The most characters of a reason that is noted.
+const MOST_WHY: usize = 400;
+
 /// Whether this start is an update's first.
 static ON_TRIAL: AtomicBool = AtomicBool::new(false);
 
 /// Whether this start is an update's first: then the machine soon starts again if it fails.
 pub fn on_trial() -> bool {
     ON_TRIAL.load(Ordering::Relaxed)
+}
+
+/// The same, as far as the firmware's variables tell before anything else is known.
+pub fn look_early(sys: &Path) {
+    ON_TRIAL.store(entries::is_once(&Variables::of(sys)).unwrap_or(false), Ordering::Relaxed);
+}
+
+/// An update's first start failed: the next one is to say why, if there is a state to note it in.
+pub fn gave_up(state: &Path, why: &str) {
+    let noted = State::at(state).and_then(|state| {
+        let mut note = Note::read(&state);
+        note.trial.iter_mut().for_each(|t| t.why = Some(why.chars().filter(|c| !c.is_control()).take(MOST_WHY).collect()));
+        note.write(&state)
+    });
+    if let Err(e) = noted {
+        tracing::warn!("why the update failed is not noted: {e:#}");
+    }
 }
 
 /// An update that was written into a slot and not yet seen to come up.
@@ -46,6 +66,9 @@ pub struct Trial {
     slot: String,
     /// What the image calls itself.
     release: Name,
+    /// Why it gave up, if it could say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 /// `start.toml` in the state folder: what the next start must know of this one.
@@ -147,6 +170,7 @@ pub fn settle(sys: &Path, profile: &Profile, state: &State) -> anyhow::Result<St
     };
     let whole = slots.len() == slots::BOTH.len() * profile.boot_disks.len();
     let standing = entries::keep(&variables, &slots, slot, false, whole)?;
+    ON_TRIAL.store(false, Ordering::Relaxed);
     match kind(&note, slot.part, standing.is_first(slot), firmware::tried_before(sys, profile)? == 0) {
         Kind::Usual => {}
         Kind::Trial => {
@@ -154,9 +178,10 @@ pub fn settle(sys: &Path, profile: &Profile, state: &State) -> anyhow::Result<St
             tracing::info!("an update is tried: {slot}");
         }
         Kind::FellBack(trial) => tracing::error!(
-            "UPDATE FAILED: the release {} in slot {} did not come up; {slot} goes on as before: bring the update once more, or another",
+            "UPDATE FAILED: the release {} in slot {} did not come up ({}); {slot} goes on as before: bring the update once more, or another",
             trial.release,
-            trial.slot
+            trial.slot,
+            trial.why.as_deref().unwrap_or("it didn't get so far as to say why")
         ),
         Kind::Again => {
             tracing::warn!("the firmware tried something else before {slot}: it is put first, and the machine starts again");
@@ -229,7 +254,8 @@ pub fn update(
         }
     }
     let first = written.first().context("no boot disk took the update: replace them")?;
-    let note = Note { trial: Some(Trial { slot: letter(first.part).to_owned(), release: release.clone() }), ..Note::read(state) };
+    let note =
+        Note { trial: Some(Trial { slot: letter(first.part).to_owned(), release: release.clone(), why: None }), ..Note::read(state) };
     note.write(state)?;
     entries::once(&variables, first)
 }
@@ -248,7 +274,11 @@ mod tests {
     use super::*;
 
     fn note(again: bool, trial: Option<&str>) -> Note {
-        Note { again, trial: trial.map(|slot| Trial { slot: slot.into(), release: "2026-12".parse().unwrap() }), ..Note::default() }
+        Note {
+            again,
+            trial: trial.map(|slot| Trial { slot: slot.into(), release: "2026-12".parse().unwrap(), why: None }),
+            ..Note::default()
+        }
     }
 
     #[test]
@@ -281,7 +311,11 @@ mod tests {
         let noted = note(true, Some("b"));
         noted.write(&state).unwrap();
         assert_eq!(Note::read(&state), noted);
+        gave_up(folder.path(), &format!("no\x1bdisk{}", "x".repeat(1000)));
+        let why = Note::read(&state).trial.unwrap().why.unwrap();
+        assert!(why.starts_with("nodiskxxx") && why.len() == MOST_WHY, "{why}");
         Note::default().write(&state).unwrap();
+        gave_up(folder.path(), "no update was tried");
         assert!(!path(&state).exists());
         for bad in ["", "version = 2", "version = 1\nmore = 1", "x"] {
             fs::write(path(&state), bad).unwrap();

@@ -59,3 +59,23 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Changes the files of the state on these disks, of a machine that is off.
+pub fn change(disks: &[PathBuf], work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let range = Part::State.range();
+    let parts: Vec<PathBuf> = disks.iter().map(|d| d.with_extension("part")).collect();
+    for (disk, part) in disks.iter().zip(&parts) {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start)?];
+        File::open(disk)?.read_exact_at(&mut bytes, range.start)?;
+        fs::write(part, bytes)?;
+    }
+    let beside = tempfile::tempdir()?;
+    let mut keeper = Keeper::open(beside.path(), &parts)?;
+    work(beside.path())?;
+    keeper.save()?;
+    for (disk, part) in disks.iter().zip(&parts) {
+        OpenOptions::new().write(true).open(disk)?.write_all_at(&fs::read(part)?, range.start)?;
+        fs::remove_file(part)?;
+    }
+    Ok(())
+}

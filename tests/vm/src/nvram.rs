@@ -4,10 +4,15 @@
 //! Promises: reads a store that OVMF wrote, and leaves it one that OVMF reads. Only the
 //! specification's own variables that anybody may write are its concern.
 
-use std::{fs, ops::Range, path::Path};
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
-use hoidla_medium::entry::{Entry, parse_order};
+use hoidla_medium::entry::{Entry, parse_order, write_order};
+use hoidlad::pid1::{entries, slots};
 
 /// `EFI_GLOBAL_VARIABLE`, as it lies there.
 const GLOBAL: [u8; 16] = [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
@@ -66,6 +71,20 @@ pub fn set(file: &Path, name: &str, value: &[u8]) -> Result<()> {
         store[at + 2] &= 0xfd;
     }
     Ok(fs::write(file, store)?)
+}
+
+/// Sets an entry for each slot of these boot disks, slot a of the first one first: as a machine
+/// has them once it is set up.
+pub fn of_slots(file: &Path, disks: &[PathBuf]) -> Result<()> {
+    let mut all = Vec::new();
+    for (n, disk) in disks.iter().enumerate() {
+        all.extend(slots::on(n + 1, disk)?);
+    }
+    all.sort_by_key(|s| (s.part, s.disk));
+    for (n, slot) in all.iter().enumerate() {
+        set(file, &format!("Boot{n:04X}"), &entries::of(slot).to_bytes())?;
+    }
+    set(file, "BootOrder", &write_order(&(0..all.len() as u16).collect::<Vec<_>>()))
 }
 
 /// The titles of the boot entries, in the order in which they are tried.

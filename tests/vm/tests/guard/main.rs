@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod start;
+mod update;
 
 use std::{
     path::PathBuf,
