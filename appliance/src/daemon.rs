@@ -32,7 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ceremonies::Ceremonies,
     checkpoints::{Checkpoints, Signer},
-    config::{State, replace},
+    config::{Config, State, replace},
     counts::Counts,
     enrol::{self, check_counters, store_id},
     helper::{Ground, Helpers},
@@ -147,24 +147,29 @@ pub struct Running {
 
 /// Opens everything, the door last.
 pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyhow::Result<Running> {
-    let began = Instant::now();
     let config = state.config()?;
-    let identity = identify::known(state)?;
-    let authority = config.authority_key()?;
+    let papers = Papers::kept(&state.papers(), &config.authority_key()?, &identify::known(state)?)?;
+    start_under(state, &config, papers, settings, helpers).await
+}
+
+/// The same, under papers that were read and checked already.
+pub async fn start_under(state: &State, config: &Config, papers: Papers, settings: Settings, helpers: Helpers) -> anyhow::Result<Running> {
+    let began = Instant::now();
+    let (identity, authority) = (papers.identity.clone(), config.authority_key()?);
     let tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
-    let tpm = Arc::new(machine::pinned(&config, &identity)?);
-    let papers = Arc::new(Papers::kept(&state.papers(), &authority, &identity)?.under(&tpm)?);
+    let tpm = Arc::new(machine::pinned(config, &identity)?);
+    let papers = Arc::new(papers.under(&tpm)?);
     let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
     warn_of_development(&papers);
     let tpm_held = Arc::downgrade(&tpm);
-    check_counters(&tpm, &papers)?;
+    let stands = check_counters(&tpm, &papers)?;
     ensure!(
-        enrol::runs(&tpm, state, &papers)?,
+        enrol::runs(&tpm, state, &papers, stands)?,
         "no release among this appliance's papers approves what runs here: start the image of a release that is, or bring the release for this one"
     );
     let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
     let store_settings = hoidla_uring::Settings { memory: settings.memory, options };
-    let counters = Box::new(Membership(tpm.clone()));
+    let counters = Box::new(Membership::of(tpm.clone()));
     let disks = config.disks.clone();
     let (name, words) = (store_id(state, &identity)?, Words::new(state, authority, identity));
     let open = move || Store::open(&disks, name, counters, store_settings);

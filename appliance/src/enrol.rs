@@ -81,12 +81,12 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity, &tpm)?.under(&tpm)?;
     not_older(state, &config, &identity, &papers)?;
-    check_counters(&tpm, &papers)?;
+    let stands = check_counters(&tpm, &papers)?;
     import(state, &papers, &tpm)?;
     let formatted = prepare_disks(state, &config, &identity, ask, &tpm)?;
     papers.keep(&state.papers())?;
     // Papers first: were the counters first, a power cut between would leave only papers that they refuse.
-    if runs(&tpm, state, &papers)? {
+    if runs(&tpm, state, &papers, stands)? {
         retire_former(&tpm, &papers)?;
     }
     Ok(Enrolled { halves: papers.halves.statement.halves.len(), papers, formatted })
@@ -120,25 +120,29 @@ fn not_shorter(old: &Site, new: &Site) -> anyhow::Result<()> {
 }
 
 /// Refuses a site file or a release below the TPM's counters: whatever was put back on the
-/// machine's own disk, they don't go back.
-pub fn check_counters(tpm: &Tpm, papers: &Papers) -> anyhow::Result<()> {
-    let (first, stands) = (papers.identity.site_counter, tpm.counter(Counter::Site)?);
+/// machine's own disk, they don't go back. Where the count of site files stands.
+pub fn check_counters(tpm: &Tpm, papers: &Papers) -> anyhow::Result<u64> {
+    let [stands, least] = tpm.counters([Counter::Site, Counter::Release])?;
+    let first = papers.identity.site_counter;
     ensure!(stands >= first, "the TPM's site counter is behind its identity; is this the TPM that was recorded?");
     let (serial, known) = (papers.site.statement.serial, stands - first);
     ensure!(u64::from(serial) >= known, "the site file has serial {serial}, the TPM knows serial {known}; bring the newest one");
-    let (epoch, least) = (papers.release.statement.epoch, tpm.counter(Counter::Release)?);
+    let epoch = papers.release.statement.epoch;
     ensure!(
         epoch >= least,
         "the release {} has epoch {epoch}, the TPM has retired all below {least}: start the image of the newest release, and bring its papers",
         papers.release.statement.name
     );
-    Ok(())
+    Ok(stands)
 }
 
-/// Raises the TPM's count of site files to these papers, and sees whether the TPM lets the release
+/// Raises the TPM's count of site files, which stood at `stands`, to these papers, and sees whether the TPM lets the release
 /// in force use the node key. It doesn't before the machine is started into that release.
-pub fn runs(tpm: &Tpm, state: &State, papers: &Papers) -> anyhow::Result<bool> {
-    machine::raise(tpm, Counter::Site, papers.identity.site_counter + u64::from(papers.site.statement.serial))?;
+pub fn runs(tpm: &Tpm, state: &State, papers: &Papers, stands: u64) -> anyhow::Result<bool> {
+    let wanted = papers.identity.site_counter + u64::from(papers.site.statement.serial);
+    if stands < wanted {
+        machine::raise(tpm, Counter::Site, wanted)?;
+    }
     let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
     match tpm.sign_with_node(&node, &papers.approved, &Sha256::digest(b"hoidla: does this release run?").into()) {
         Ok(_) => Ok(true),
@@ -180,7 +184,7 @@ fn prepare_disks(state: &State, config: &Config, identity: &ApplianceIdentity, a
         DiskFile::create(path, size)?;
     }
     forget_checkpoint(state)?; // of a log that ends here
-    let mut counters = machine::Membership(tpm.clone());
+    let mut counters = machine::Membership::of(tpm.clone());
     let copies = config.copies.unwrap_or(2.min(config.disks.len() as u8));
     let layout = Layout { copies, ..Layout::default() };
     let mut key = SealKey([0; 32]);
@@ -199,7 +203,7 @@ fn forget_checkpoint(state: &State) -> anyhow::Result<()> {
 
 /// Whether the disks hold this appliance's store.
 fn is_ours(state: &State, config: &Config, identity: &ApplianceIdentity, tpm: &Arc<Tpm>) -> anyhow::Result<()> {
-    let counters = Box::new(machine::Membership(tpm.clone()));
+    let counters = Box::new(machine::Membership::of(tpm.clone()));
     let (store, _) = hoidla_uring::Store::open(&config.disks, store_id(state, identity)?, counters, hoidla_uring::Settings::default())
         .context("the disks do not hold this appliance's store; to erase them and begin anew, enrol with --format")?;
     store.close();

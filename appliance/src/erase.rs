@@ -125,7 +125,7 @@ impl Eraser {
 
     /// Opens the store; a disk that doesn't count stays as it is.
     async fn open_store(&self) -> anyhow::Result<Store> {
-        let (disks, name, counters) = (self.disks.clone(), self.store, Box::new(Membership(self.tpm.clone())));
+        let (disks, name, counters) = (self.disks.clone(), self.store, Box::new(Membership::of(self.tpm.clone())));
         let options = Options { rebuild: false, prewrite: false, ..Options::default() };
         let settings = hoidla_uring::Settings { options, ..hoidla_uring::Settings::default() };
         let open = move || Store::open(&disks, name, counters, settings);

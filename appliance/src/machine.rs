@@ -6,7 +6,10 @@
 
 use std::{
     fs, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -107,24 +110,48 @@ fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The store's membership epoch and the log's counter in the TPM.
-pub struct Membership(pub Arc<Tpm>);
+/// The store's membership epoch and the log's counter in the TPM. A store that is opened asks for
+/// both: they are read at once, and what was read serves the one time that it is asked for.
+pub struct Membership {
+    tpm: Arc<Tpm>,
+    /// Where the membership epoch stood at least: it never goes back.
+    stood: AtomicU64,
+    log: Mutex<Option<u64>>,
+}
+
+impl Membership {
+    /// In this TPM.
+    pub fn of(tpm: Arc<Tpm>) -> Self {
+        Self { tpm, stood: AtomicU64::new(0), log: Mutex::default() }
+    }
+
+    fn log(&self) -> MutexGuard<'_, Option<u64>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Counters for Membership {
     fn membership(&self) -> io::Result<u64> {
-        self.0.counter(Counter::Membership).map_err(io::Error::other)
+        let [membership, log] = self.tpm.counters([Counter::Membership, Counter::Intent]).map_err(io::Error::other)?;
+        self.stood.store(membership, Ordering::Relaxed);
+        *self.log() = Some(log);
+        Ok(membership)
     }
 
     fn raise_membership(&mut self, to: u64) -> io::Result<()> {
-        raise(&self.0, Counter::Membership, to).map(drop).map_err(io::Error::other)
+        if self.stood.load(Ordering::Relaxed) < to {
+            self.stood.store(raise(&self.tpm, Counter::Membership, to).map_err(io::Error::other)?, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn log_counter(&self) -> io::Result<u64> {
-        self.0.counter(Counter::Intent).map_err(io::Error::other)
+        let read = self.log().take();
+        read.map_or_else(|| self.tpm.counter(Counter::Intent).map_err(io::Error::other), Ok)
     }
 
     fn raise_log_counter(&mut self, to: u64) -> io::Result<u64> {
-        raise(&self.0, Counter::Intent, to).map_err(io::Error::other)
+        raise(&self.tpm, Counter::Intent, to).map_err(io::Error::other)
     }
 }
 

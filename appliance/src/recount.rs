@@ -73,7 +73,7 @@ fn is_for(word: &CountWord, papers: &Papers) -> anyhow::Result<()> {
 
 async fn open(disks: Vec<std::path::PathBuf>, name: [u8; 16], tpm: Arc<Tpm>, vouched: Option<u64>) -> anyhow::Result<(Store, Report)> {
     let settings = Settings { memory: MEMORY, options: Options { rebuild: false, prewrite: false, vouched, ..Options::default() } };
-    Ok(tokio::task::spawn_blocking(move || Store::open(&disks, name, Box::new(Membership(tpm)), settings)).await??)
+    Ok(tokio::task::spawn_blocking(move || Store::open(&disks, name, Box::new(Membership::of(tpm)), settings)).await??)
 }
 
 async fn close(store: Store) -> anyhow::Result<()> {

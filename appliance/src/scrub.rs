@@ -48,7 +48,7 @@ pub async fn scrub(state: &State, output: &Output) -> anyhow::Result<Scrubbed> {
     let identity = identify::known(state)?;
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     let name = store_id(state, &identity)?;
-    let open = move || Store::open(&config.disks, name, Box::new(Membership(tpm)), hoidla_uring::Settings::default());
+    let open = move || Store::open(&config.disks, name, Box::new(Membership::of(tpm)), hoidla_uring::Settings::default());
     let (store, report) = tokio::task::spawn_blocking(open).await??;
     let (free, all) = store.room().await?;
     let copies = 1.max(state.config()?.disks.len() - report.absent.len()) as u64;

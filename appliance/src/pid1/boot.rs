@@ -65,10 +65,14 @@ pub struct Ready {
     button: Pressed,
     health: Option<std::net::SocketAddr>,
     start: Start,
+    config: Config,
+    papers: Papers,
+    began: Instant,
 }
 
 /// Everything up to the appliance itself. What runs before the sandbox is here.
 pub fn prepare() -> anyhow::Result<Ready> {
+    let began = Instant::now();
     kernel::mount_all()?;
     take_console()?;
     super::log_to_console();
@@ -91,9 +95,10 @@ pub fn prepare() -> anyhow::Result<Ready> {
     let state = keep_state(sys, &profile)?;
     let start = start::settle(sys, &profile, &state)?;
     ensure!(odd.is_empty(), "the TPM would not serve this start: {}", odd.join("; "));
-    let (config, entry) = configure(&profile, &state)?;
+    let (config, papers, entry) = configure(&profile, &state)?;
     network::up(sys, &profile, &entry)?;
     fs::create_dir_all(TRAYS)?;
+    await_trays(sys, &profile)?;
     link_trays(sys, &profile);
     replace(&state.folder().join("appliance.toml"), toml::to_string(&config)?.as_bytes())?;
     let listen: std::net::SocketAddr = config.listen.parse()?;
@@ -103,7 +108,7 @@ pub fn prepare() -> anyhow::Result<Ready> {
         kernel::firmware_is_settled()?;
     }
     sandbox::close(&ports)?;
-    Ok(Ready { profile, state, watchdog, button, health, start })
+    Ok(Ready { profile, state, watchdog, button, health, start, config, papers, began })
 }
 
 impl Ready {
@@ -114,8 +119,9 @@ impl Ready {
             tokio::spawn(reaper::keep());
             self.watchdog.clone().map(|watchdog| tokio::spawn(watchdog.keep()));
             tokio::spawn(keep_trays(self.profile.clone()));
-            let running = daemon::start(&self.state, Settings { memory: MEMORY, ..Settings::default() }, Helpers::this_program()?).await?;
-            tracing::info!("ready to copy in; {}", memory());
+            let settings = Settings { memory: MEMORY, ..Settings::default() };
+            let running = daemon::start_under(&self.state, &self.config, self.papers.clone(), settings, Helpers::this_program()?).await?;
+            tracing::info!("ready to copy in after {} ms; {}", self.began.elapsed().as_millis(), memory());
             self.start.ready()?;
             self.tell(running.daemon.clone());
             let (appliance, button) = (running.daemon.clone(), self.button.clone());
@@ -225,7 +231,7 @@ fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<Vec<String>> {
 }
 
 /// What the papers say of this machine, as the daemon wants it.
-fn configure(profile: &Profile, state: &State) -> anyhow::Result<(Config, ApplianceEntry)> {
+fn configure(profile: &Profile, state: &State) -> anyhow::Result<(Config, Papers, ApplianceEntry)> {
     let key = devices::read(AUTHORITY).context("the image names no authority: it was built wrongly")?;
     let key: Bytes = key.parse().map_err(anyhow::Error::msg).context("the image's authority key")?;
     let authority = VerifyingKey::from_sec1(&key.0).context("the image's authority key")?;
@@ -239,7 +245,14 @@ fn configure(profile: &Profile, state: &State) -> anyhow::Result<(Config, Applia
     let disks = profile.trays.iter().map(|tray| PathBuf::from(format!("{TRAYS}/{}", tray.number))).collect();
     let listen = std::net::SocketAddr::new(network.address.ip(), port).to_string();
     let config = Config { listen, tpm: TPM.to_owned(), disks, copies: None, authority: key };
-    Ok((config, entry))
+    Ok((config, papers, entry))
+}
+
+/// Waits until every tray has its disk, or one is really missing: the store must not take a disk
+/// that is slow for one that is gone.
+fn await_trays(sys: &Path, profile: &Profile) -> anyhow::Result<()> {
+    let there = |place: &Place| devices::disk(sys, place).is_ok_and(|disk| disk.is_some());
+    wait_for(|| Ok(profile.trays.iter().all(|tray| there(&tray.place)).then_some(()))).map(drop)
 }
 
 /// Makes each tray's link lead to the disk in it, or nowhere.

@@ -3,7 +3,7 @@
 //! Promises: no core dump, no second kernel, no further module and no magic key after
 //! [`close_doors`]; it mounts nothing that lies on a disk.
 
-use std::{ffi::CString, fs, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use nix::{
@@ -80,13 +80,18 @@ pub fn firmware_is_settled() -> anyhow::Result<()> {
         .context("the firmware's variables cannot be closed")
 }
 
-/// Loads the modules of the image in their order.
+/// Drivers of what nobody waits for later: loading them returns once their devices are there.
+const AT_ONCE: &[&str] = &["button.ko", "evdev.ko"];
+
+/// Loads the modules of the image in their order. Their devices may appear later: disks, network
+/// ports and watchdog are waited for by those who need them.
 pub fn load_modules(folder: &Path) -> anyhow::Result<usize> {
     let order = fs::read_to_string(folder.join("order")).context("the image has no list of modules: it was built wrongly")?;
     for name in order.lines() {
         ensure!(!name.contains('/') && name.ends_with(".ko"), "{name:?} in the list of modules is no file name");
         let file = fs::File::open(folder.join(name)).with_context(|| format!("the module {name} is missing from the image"))?;
-        match finit_module(file, &CString::default(), ModuleInitFlags::empty()) {
+        let how = if AT_ONCE.contains(&name) { c"" } else { c"async_probe" };
+        match finit_module(file, how, ModuleInitFlags::empty()) {
             Ok(()) | Err(nix::Error::EEXIST) => {}
             // A driver without its device says so and is not wanted.
             Err(nix::Error::ENODEV) => tracing::debug!("{name}: no such device"),

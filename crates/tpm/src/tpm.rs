@@ -144,19 +144,18 @@ impl Tpm {
 
     /// Where a counter stands, making it if there is none.
     pub fn counter(&self, counter: Counter) -> Result<u64, TpmError> {
-        let number = counter as u32;
+        Ok(self.counters([counter])?[0])
+    }
+
+    /// The same for several at once: each question on its own costs the TPM a key and a session.
+    pub fn counters<const N: usize>(&self, counters: [Counter; N]) -> Result<[u64; N], TpmError> {
         self.with_srk(|esys, srk| {
             let session = esys.salted_session(srk)?;
-            let index = match esys.index(number)? {
-                Some(index) => index,
-                None => esys.define_counter(number, &session)?,
-            };
-            // A counter can't be read before its first step.
-            if esys.index_name(&index)? == TpmName::of_unwritten_counter(number) {
-                esys.nv_increment(&index, &session)?;
+            let mut stand = [0; N];
+            for (counter, stands) in counters.into_iter().zip(&mut stand) {
+                *stands = read_counter(esys, &session, counter as u32)?;
             }
-            check_ours(esys, &index, number)?;
-            esys.nv_read(&index, &session)
+            Ok(stand)
         })
     }
 
@@ -256,6 +255,20 @@ fn ours(esys: &Esys, number: u32) -> Result<esys::Index<'_>, TpmError> {
     let index = esys.index(number)?.ok_or(TpmError::NoCounter(number))?;
     check_ours(esys, &index, number)?;
     Ok(index)
+}
+
+/// Where a counter stands, making it if there is none.
+fn read_counter(esys: &Esys, session: &Handle<'_>, number: u32) -> Result<u64, TpmError> {
+    let index = match esys.index(number)? {
+        Some(index) => index,
+        None => esys.define_counter(number, session)?,
+    };
+    // A counter can't be read before its first step.
+    if esys.index_name(&index)? == TpmName::of_unwritten_counter(number) {
+        esys.nv_increment(&index, session)?;
+    }
+    check_ours(esys, &index, number)?;
+    esys.nv_read(&index, session)
 }
 
 fn check_ours(esys: &Esys, index: &esys::Index<'_>, number: u32) -> Result<(), TpmError> {
