@@ -123,6 +123,7 @@ impl Ready {
             let running = daemon::start_under(&self.state, &self.config, self.papers.clone(), settings, Helpers::this_program()?).await?;
             tracing::info!("ready to copy in after {} ms; {}", self.began.elapsed().as_millis(), memory());
             self.start.ready()?;
+            self.start.mirror(self.state.config()?.authority_key()?);
             self.tell(running.daemon.clone());
             let (appliance, button) = (running.daemon.clone(), self.button.clone());
             tokio::spawn(async move {

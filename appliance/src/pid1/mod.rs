@@ -13,6 +13,7 @@ pub mod entries;
 mod firmware;
 mod health;
 mod kernel;
+mod mirror;
 mod network;
 pub mod offer;
 mod power;

@@ -13,13 +13,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::{Name, profile::Profile};
 use hoidla_medium::disk::Part;
 use serde::{Deserialize, Serialize};
 
 use super::{
     entries::{self, Order, Variables},
-    firmware,
+    firmware, mirror,
     slots::{self, Slot, letter},
 };
 use crate::{
@@ -154,7 +155,9 @@ pub struct Start {
     state: State,
     note: Note,
     order: Option<Order>,
-    slot: Option<String>,
+    /// The slot that it came from, and all that there are.
+    from: Option<Slot>,
+    slots: Vec<Slot>,
 }
 
 /// What the disks' slots and the firmware's variables say of this start; mends both.
@@ -164,14 +167,14 @@ pub struct Start {
 pub fn settle(sys: &Path, profile: &Profile, state: &State) -> anyhow::Result<Start> {
     let (variables, slots) = (Variables::of(sys), slots::find(sys, profile));
     let mut note = Note::read(state);
-    let Some(slot) = entries::started(&variables, &slots)? else {
+    let Some(slot) = entries::started(&variables, &slots)?.cloned() else {
         tracing::warn!("this machine was not started from a slot of its boot disks: pull the stick");
-        return Ok(Start { state: state.clone(), note, order: None, slot: None });
+        return Ok(Start { state: state.clone(), note, order: None, from: None, slots });
     };
     let whole = slots.len() == slots::BOTH.len() * profile.boot_disks.len();
-    let standing = entries::keep(&variables, &slots, slot, false, whole)?;
+    let standing = entries::keep(&variables, &slots, &slot, false, whole)?;
     ON_TRIAL.store(false, Ordering::Relaxed);
-    match kind(&note, slot.part, standing.is_first(slot), firmware::tried_before(sys, profile)? == 0) {
+    match kind(&note, slot.part, standing.is_first(&slot), firmware::tried_before(sys, profile)? == 0) {
         Kind::Usual => {}
         Kind::Trial => {
             ON_TRIAL.store(true, Ordering::Relaxed);
@@ -185,7 +188,7 @@ pub fn settle(sys: &Path, profile: &Profile, state: &State) -> anyhow::Result<St
         ),
         Kind::Again => {
             tracing::warn!("the firmware tried something else before {slot}: it is put first, and the machine starts again");
-            entries::keep(&variables, &slots, slot, true, whole)?;
+            entries::keep(&variables, &slots, &slot, true, whole)?;
             note.again = true;
             note.write(state)?;
             super::power::End::Restart.now()
@@ -201,9 +204,9 @@ pub fn settle(sys: &Path, profile: &Profile, state: &State) -> anyhow::Result<St
         }
     }
     note.again = false;
-    let order = (!standing.is_first(slot)).then(|| entries::later(&variables, &standing, slot, &slots)).transpose()?;
+    let order = (!standing.is_first(&slot)).then(|| entries::later(&variables, &standing, &slot, &slots)).transpose()?;
     tracing::info!("started from {slot}");
-    Ok(Start { state: state.clone(), note, order, slot: Some(letter(slot.part).to_owned()) })
+    Ok(Start { state: state.clone(), note, order, from: Some(slot), slots })
 }
 
 impl Start {
@@ -221,11 +224,20 @@ impl Start {
             order.write().context("this start cannot be made the usual one")?;
             tracing::info!("from now on the machine starts from this slot");
         }
-        if let Some(trial) = self.note.trial.take_if(|t| Some(&t.slot) == self.slot.as_ref()) {
+        if let Some(trial) = self.note.trial.take_if(|t| self.from.as_ref().is_some_and(|f| letter(f.part) == t.slot)) {
             tracing::info!("the update to {} came up", trial.release);
         }
         ON_TRIAL.store(false, Ordering::Relaxed);
         self.note.write(&self.state)
+    }
+
+    /// Has the other boot disk hold what runs, a little later.
+    pub fn mirror(&self, authority: VerifyingKey) {
+        let (Some(from), slots) = (self.from.clone(), self.slots.clone()) else { return };
+        std::thread::spawn(move || {
+            std::thread::sleep(mirror::AFTER);
+            mirror::keep(&from, &slots, &authority);
+        });
     }
 }
 

@@ -112,8 +112,12 @@ fn an_update_is_tried_once_and_stays_only_if_it_comes_up() {
     machine.wait("ready to copy in").unwrap();
     let (lets_in, why) = embassy.serves(&spare).unwrap();
     assert!(lets_in, "the same image of the other disk is as good: {why}");
+    machine.wait("slot b of boot disk 1 held something else: it was written anew from slot b of boot disk 2").unwrap();
     machine.cut();
     assert_eq!(order()[..2], ["Hoidla b, disk 2", "Hoidla b, disk 1"]);
+    let range = Part::B.range();
+    let again = fs::read(&spare.parts.boot_disks[0]).unwrap();
+    assert!(again[range.start as usize..range.end as usize] == image, "the disk holds it again");
 
     // The former image is over: what is retired in the TPM doesn't come back with an old slot.
     nvram::set(&spare.parts.variables, "BootNext", &0u16.to_le_bytes()).unwrap();
