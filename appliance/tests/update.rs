@@ -173,13 +173,15 @@ fn release_of(e: &Embassy, epoch: u64, runs: bool) -> Release {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_goes_on_until_the_image_of_a_newer_release_has_come_up() {
     let e = Embassy::new(128 << 20);
+    // Made before anybody speaks to the TPM: what they ask of it would sweep away what is loaded.
+    let begins = e.identity.release_counter;
+    let [other, newest] = [(begins + 1, false), (begins + 2, true)].map(|(epoch, here)| e.home.sign(&release_of(&e, epoch, here)));
     let first = Serving::new(&e).await;
     let agent = e.home.good_agent("land").door;
-    let begins = e.identity.release_counter;
     assert_eq!(first.releases(), begins);
 
     // A release for an image that doesn't run yet: what runs is served under its own.
-    first.update(&agent, &[e.home.sign(&release_of(&e, begins + 1, false))]).await.unwrap();
+    first.update(&agent, &[other]).await.unwrap();
     assert_eq!(first.ended().await, Next::Again);
     let second = Serving::new(&e).await;
     let c = hoidla_door::connect(&second.target, &agent).await.unwrap();
@@ -188,7 +190,7 @@ async fn what_runs_goes_on_until_the_image_of_a_newer_release_has_come_up() {
     assert_eq!(second.releases(), begins, "nothing is retired: what runs is what an update falls back to");
 
     // The same image under a newer release: once its door is open, all before are over.
-    second.update(&agent, &[e.home.sign(&release_of(&e, begins + 2, true))]).await.unwrap();
+    second.update(&agent, &[newest]).await.unwrap();
     assert_eq!(second.ended().await, Next::Again);
     let running = daemon::start(&e.state(), Settings::default(), Helpers::of(Path::new(PROGRAM))).await.unwrap();
     assert_eq!(running.daemon.papers.release.statement.epoch, begins + 2);
