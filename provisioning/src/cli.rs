@@ -15,7 +15,12 @@ use hoidla_format::{
 use hoidla_quorum::fingerprint;
 use serde_json::json;
 
-use crate::{agent, clock, count, deal, disk, endorse, enrol, home::Home, release, roster, site};
+use crate::{
+    agent, clock, count, deal, disk, endorse, enrol,
+    home::Home,
+    release, roster, site,
+    stick::{self, StickCommand},
+};
 
 /// The home authority's program, for an offline, witnessed machine.
 #[derive(Parser)]
@@ -64,6 +69,9 @@ enum Command {
     /// An appliance's disks.
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// Sticks for the rack.
+    #[command(subcommand)]
+    Stick(StickCommand),
     /// Record which TPM an appliance must have, before it is shipped.
     #[command(after_help = "Example:
   hoidla-provision --home H record-ek lux-1 ek.txt")]
@@ -335,6 +343,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             );
             output.result(&json!({ "file": file, "appliance": word.appliance, "tray": word.tray, "serial": word.serial }), text)?;
         }
+        Command::Stick(command) => stick::commands::run(&command, &output)?,
         Command::RecordEk { appliance, file, replace } => {
             let endorsement = endorse::record(&home, &appliance, &file, replace)?;
             let digits = endorse::digits(&endorsement.ek)?;

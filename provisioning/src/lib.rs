@@ -6,7 +6,7 @@
 //! machine it runs on: that is what witnesses and an offline machine are for.
 //!
 //! One module a subject: [`site`], [`roster`], [`deal`](mod@deal), [`release`], [`enrol`](mod@enrol),
-//! [`agent`]; [`home`] decides the folder's layout once.
+//! [`agent`], [`stick`]; [`home`] decides the folder's layout once.
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -22,3 +22,4 @@ pub mod home;
 pub mod release;
 pub mod roster;
 pub mod site;
+pub mod stick;
