@@ -236,6 +236,17 @@ pub fn keep(variables: &Variables, slots: &[Slot], from: &Slot, first: bool, who
     Ok(entries)
 }
 
+/// The same from a stick, for slots that were just written: what was first of them stays so,
+/// else it is the first of them; and they come before all others.
+///
+/// # Errors
+/// If there is no slot, or the firmware takes no variables.
+pub fn register(variables: &Variables, slots: &[Slot], whole: bool) -> anyhow::Result<()> {
+    let standing = Entries::read(variables)?;
+    let from = standing.first_of(slots).or(slots.first()).context("there is no slot to start from: replace the boot disks")?;
+    keep(variables, slots, from, true, whole).map(drop)
+}
+
 /// The firmware starts from this slot once, the next time.
 ///
 /// # Errors
@@ -352,6 +363,22 @@ mod tests {
         assert_eq!(firmware.order(), [2, 3, 0, 1], "the numbers are free again");
         assert_eq!(entries.number(&slots[0]), None);
         assert_eq!(entries.number(&replaced[0]), Some(0));
+    }
+
+    #[test]
+    fn a_disk_that_is_written_from_a_stick_changes_not_what_is_first() {
+        let (firmware, variables) = Firmware::new();
+        firmware.set(&format!("Boot0000-{GLOBAL}"), OTHERS);
+        firmware.set(&format!("BootOrder-{GLOBAL}"), &[0, 0]);
+        assert!(register(&variables, &[], false).unwrap_err().to_string().contains("no slot"));
+        let slots = both();
+        register(&variables, &slots, true).unwrap();
+        assert_eq!(firmware.order(), [1, 3, 2, 4, 0], "a of disk 1 first, and what isn't ours behind");
+        keep(&variables, &slots, &slots[3], true, true).unwrap();
+        assert_eq!(firmware.order(), [4, 2, 3, 1, 0]);
+        let replaced = [disk(1, 7), disk(2, 2)].concat();
+        register(&variables, &replaced, true).unwrap();
+        assert_eq!(firmware.order()[..2], [4, 2], "b of disk 2 still, then b of the new disk");
     }
 
     #[test]
