@@ -201,3 +201,12 @@ async fn what_runs_goes_on_until_the_image_of_a_newer_release_has_come_up() {
     let tpm = Tpm::open(e.tpm.tcti()).unwrap();
     assert_eq!(tpm.counter(Counter::Release).unwrap(), begins + 2, "and nobody else speaks to it now");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_release_for_what_runs_no_door_is_opened() {
+    let e = Embassy::new(128 << 20);
+    Tpm::open(e.tpm.tcti()).unwrap().pcr_extend(11, &hoidla_format::Hash32([7; 32])).unwrap();
+    let started = daemon::start(&e.state(), Settings::default(), Helpers::of(Path::new(PROGRAM))).await;
+    let why = started.err().expect("another image").to_string();
+    assert!(why.contains("approves what runs here"), "{why}");
+}

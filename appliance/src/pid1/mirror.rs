@@ -128,7 +128,9 @@ mod tests {
         let authority = office.authority.verifying_key();
         let mut damaged = signed(&office);
         damaged[8 << 20] ^= 1;
-        for source in [damaged, vec![0; slot::LENGTH], signed(&Office::new(2))] {
+        let mut other = slot::read(&signed(&office)).unwrap();
+        other.image = Image::parse(&other.image).unwrap().with_signature(b"another signature");
+        for source in [damaged, vec![0; slot::LENGTH], signed(&Office::new(2)), slot::write(&other).unwrap()] {
             slots::install(&all[0], &source, &mut |_| ()).unwrap();
             keep(&all[0], &all, &authority);
             assert!(slots::read(&all[2]).unwrap() == vec![0; slot::LENGTH]);
