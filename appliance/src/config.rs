@@ -37,6 +37,9 @@ use crate::keep;
 pub struct Config {
     /// Where the door listens: `host:port`.
     pub listen: String,
+    /// The network port that alone the door is at: set by PID 1 as the profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
     /// How the TPM is reached: `device:/dev/tpmrm0` or `swtpm:host=...,port=...`.
     pub tpm: String,
     /// The disks, by tray: block devices, or files that enrolment preallocates.

@@ -38,6 +38,7 @@ use crate::{
     helper::{Ground, Helpers},
     hourly::Hourly,
     identify,
+    listen::listen,
     machine::{self, Membership, NodeKey},
     measure::measure,
     papers::Papers,
@@ -191,7 +192,7 @@ pub async fn start_under(state: &State, config: &Config, papers: Papers, setting
     keeper.promise().await?;
     let scrubber = Scrubber::new(store.clone());
     let trays = Trays::new(store.clone(), name, &config.disks, words);
-    let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("{} cannot be listened on", config.listen))?;
+    let listener = listen(&config.listen, config.port.as_deref()).await?;
     let (total, handshakes, address, peer) = settings.crowd;
     let counts = Counts::of(papers.site.statement.datasets.iter().map(|d| d.name.clone()));
     counts.renew(&store).await;

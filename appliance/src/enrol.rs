@@ -126,7 +126,10 @@ pub fn check_counters(tpm: &Tpm, papers: &Papers) -> anyhow::Result<u64> {
     let first = papers.identity.site_counter;
     ensure!(stands >= first, "the TPM's site counter is behind its identity; is this the TPM that was recorded?");
     let (serial, known) = (papers.site.statement.serial, stands - first);
-    ensure!(u64::from(serial) >= known, "the site file has serial {serial}, the TPM knows serial {known}; bring the newest one");
+    ensure!(
+        u64::from(serial) >= known,
+        "the site file has serial {serial}, the TPM knows serial {known}: bring the newest one; if older boot disks were put in, put the newest back"
+    );
     let epoch = papers.release.statement.epoch;
     ensure!(
         epoch >= least,

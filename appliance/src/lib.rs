@@ -20,6 +20,7 @@ pub mod helper;
 mod hourly;
 pub mod identify;
 pub mod keep;
+pub mod listen;
 pub mod machine;
 mod measure;
 pub mod papers;

@@ -63,7 +63,8 @@ pub struct Ready {
     state: State,
     watchdog: Option<Watchdog>,
     button: Pressed,
-    health: Option<std::net::SocketAddr>,
+    /// Where the host is told how the machine is: an address, and the network port.
+    health: Option<(std::net::SocketAddr, String)>,
     start: Start,
     config: Config,
     papers: Papers,
@@ -95,15 +96,18 @@ pub fn prepare() -> anyhow::Result<Ready> {
     let state = keep_state(sys, &profile)?;
     let start = start::settle(sys, &profile, &state)?;
     ensure!(odd.is_empty(), "the TPM would not serve this start: {}", odd.join("; "));
-    let (config, papers, entry) = configure(&profile, &state)?;
-    network::up(sys, &profile, &entry)?;
+    let (mut config, papers, entry) = configure(&profile, &state)?;
+    let plugged = network::up(sys, &profile, &entry)?;
+    let plug = |role| plugged.iter().find(|(r, _)| *r == role).map(|(_, port)| port.clone());
+    config.port = plug(Role::Door);
     fs::create_dir_all(TRAYS)?;
     await_trays(sys, &profile)?;
     link_trays(sys, &profile);
     replace(&state.folder().join("appliance.toml"), toml::to_string(&config)?.as_bytes())?;
     let listen: std::net::SocketAddr = config.listen.parse()?;
-    let health = entry.health.as_ref().map(|h| std::net::SocketAddr::new(h.network.address.ip(), h.port));
-    let ports: Vec<u16> = std::iter::once(listen.port()).chain(health.map(|h| h.port())).collect();
+    let address = entry.health.as_ref().map(|h| std::net::SocketAddr::new(h.network.address.ip(), h.port));
+    let health = address.zip(plug(Role::Health));
+    let ports: Vec<u16> = std::iter::once(listen.port()).chain(address.map(|h| h.port())).collect();
     if !start.writes() {
         kernel::firmware_is_settled()?;
     }
@@ -144,9 +148,9 @@ impl Ready {
         let (told, telling) = tokio::sync::watch::channel(Default::default());
         let (profile, state) = (self.profile.clone(), self.state.clone());
         tokio::spawn(async move { console::keep(Path::new(SYS), &profile, &state, appliance, told).await });
-        if let Some(address) = self.health {
+        if let Some((address, port)) = self.health.clone() {
             tokio::spawn(async move {
-                if let Err(e) = health::serve(address, telling).await {
+                if let Err(e) = health::serve(address, &port, telling).await {
                     tracing::error!("{e:#}");
                 }
             });
@@ -245,7 +249,7 @@ fn configure(profile: &Profile, state: &State) -> anyhow::Result<(Config, Papers
     let port: u16 = entry.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("the site file names no port")?;
     let disks = profile.trays.iter().map(|tray| PathBuf::from(format!("{TRAYS}/{}", tray.number))).collect();
     let listen = std::net::SocketAddr::new(network.address.ip(), port).to_string();
-    let config = Config { listen, tpm: TPM.to_owned(), disks, copies: None, authority: key };
+    let config = Config { listen, port: None, tpm: TPM.to_owned(), disks, copies: None, authority: key };
     Ok((config, papers, entry))
 }
 

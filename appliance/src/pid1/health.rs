@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use crate::listen::listen;
 use anyhow::Context;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,8 +24,8 @@ const CROWD: usize = 8;
 pub type Told = watch::Receiver<(String, String)>;
 
 /// Listens and answers, for ever.
-pub async fn serve(address: SocketAddr, told: Told) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("the health port {address} cannot be listened on"))?;
+pub async fn serve(address: SocketAddr, port: &str, told: Told) -> anyhow::Result<()> {
+    let listener = listen(&address.to_string(), Some(port)).await.context("the health port")?;
     answer(listener, told, PATIENCE).await;
     Ok(())
 }

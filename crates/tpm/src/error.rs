@@ -26,7 +26,9 @@ pub enum TpmError {
     )]
     OtherTpm,
     /// Another storage root key than the pinned one.
-    #[error("this is not the TPM that was enrolled, or something on the bus answers in its place: its storage root key has another name")]
+    #[error(
+        "this is not the TPM that was enrolled, it was cleared, or something on the bus answers in its place: its storage root key has another name. Put the disks back into the machine that they come from; if its board was replaced or its TPM cleared, call home: it must enrol anew"
+    )]
     WrongSrk,
     /// Another attestation key than the identity's.
     #[error(

@@ -14,12 +14,14 @@ use hoidla_journey::{Narrator, Stage};
 
 use crate::{
     boot_disk,
-    machine::{GUEST, Parts, Start, VARIABLES},
+    machine::{AT_HOST, GUEST, Parts, Start, VARIABLES},
     variables,
 };
 
 /// MiB of each disk of the store.
 const STORE: u64 = 768;
+/// The port in the guest where the host is told how it is.
+pub const HEALTH: u16 = 9100;
 /// MiB of the machine's memory.
 const MEMORY: u32 = 768;
 /// The profile of the machine.
@@ -95,6 +97,8 @@ impl Embassy {
             boot_disks: self.boot_disks(),
             trays: hoidla_journey::stage::DISKS.map(|d| self.stage.at(d)).to_vec(),
             ports: vec![(self.port()?, self.port()?)],
+            host_ports: Vec::new(),
+            wires: false,
             memory: MEMORY,
             by_entries: false,
         })
@@ -105,7 +109,10 @@ impl Embassy {
 fn give_network(site: &Path) -> Result<()> {
     let text = fs::read_to_string(site)?;
     let address = text.lines().find(|l| l.starts_with("address = ")).context("the site file names an address")?;
-    let network = format!("{address}\n[appliance.network]\naddress = \"{GUEST}/24\"\ngateway = \"10.0.2.2\"");
+    let network = format!(
+        "{address}\n[appliance.network]\naddress = \"{GUEST}/24\"\ngateway = \"10.0.2.2\"\n\
+         [appliance.health]\nport = {HEALTH}\n[appliance.health.network]\naddress = \"{AT_HOST}/24\""
+    );
     Ok(fs::write(site, text.replacen(address, &network, 1))?)
 }
 

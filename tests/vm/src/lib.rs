@@ -7,7 +7,9 @@ pub mod machine;
 pub mod nvram;
 pub mod spare;
 pub mod variables;
+pub mod wire;
 
 pub use embassy::Embassy;
 pub use machine::{Machine, Parts, Start};
 pub use spare::Spare;
+pub use wire::Wire;

@@ -25,8 +25,10 @@ const FIRST_WORD: Duration = Duration::from_secs(25);
 pub const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 /// And the empty variables to it.
 pub const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-/// The guest's address in QEMU's own network.
+/// The guest's address in the network of the door, one of QEMU's own.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+/// The guest's address in the host's network, another one.
+pub const AT_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 15);
 
 /// What the machine starts from.
 #[derive(Clone, Debug)]
@@ -57,12 +59,16 @@ pub struct Parts {
     pub tpm: PathBuf,
     /// What it starts from.
     pub start: Start,
-    /// Boot disks, at the ports of the AHCI controller.
+    /// Boot disks, at the ports of the AHCI controller; where there is no file, no disk is.
     pub boot_disks: Vec<PathBuf>,
     /// Disks in the trays, in their order.
     pub trays: Vec<PathBuf>,
     /// TCP ports that are led from this machine to the guest: here, and there.
     pub ports: Vec<(u16, u16)>,
+    /// The same in the host's network.
+    pub host_ports: Vec<(u16, u16)>,
+    /// Whether both networks have a cable for whole frames as well: [`door_wire`], [`host_wire`].
+    pub wires: bool,
     /// MiB of memory.
     pub memory: u32,
     /// Whether the firmware's own boot entries say what it starts, and not QEMU.
@@ -293,14 +299,14 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
         "-qmp",
         &format!("unix:{},server=on,wait=off", parts.folder.join("qmp.sock").display()),
     ]);
-    let forwards: String = parts.ports.iter().map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-{GUEST}:{there}")).collect();
-    c.args(["-netdev", &format!("user,id=net{forwards}"), "-device", "virtio-net-pci,netdev=net,addr=03.0,romfile="]);
+    network(&mut c, parts, "door", (GUEST, "10.0.2.0/24", "03.0"), &parts.ports);
+    network(&mut c, parts, "host", (AT_HOST, "10.0.3.0/24", "02.0"), &parts.host_ports);
     for (n, disk) in parts.trays.iter().enumerate() {
         let id = format!("tray{}", n + 1);
         c.args(["-drive", &drive(disk, &id), "-device", &format!("virtio-blk-pci,drive={id},addr={:02x}.0", n + 4)]);
     }
     let first = |n: usize| if parts.by_entries { String::new() } else { format!(",bootindex={n}") };
-    for (n, disk) in parts.boot_disks.iter().enumerate() {
+    for (n, disk) in parts.boot_disks.iter().enumerate().filter(|(_, disk)| disk.exists()) {
         let id = format!("boot{}", n + 1);
         c.args(["-drive", &drive(disk, &id), "-device", &format!("ide-hd,drive={id},bus=ide.{n}{}", first(n + 5))]);
     }
@@ -314,6 +320,47 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
         Start::Disk => {}
     }
     c
+}
+
+/// A network of QEMU's own with the guest's card in it, and maybe a cable. It leads nowhere else.
+fn network(c: &mut Command, parts: &Parts, name: &str, (guest, net, slot): (Ipv4Addr, &str, &str), ports: &[(u16, u16)]) {
+    let forwards: String = ports.iter().map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-{guest}:{there}")).collect();
+    c.args(["-netdev", &format!("user,id={name}-net,net={net},restrict=on{forwards}")]);
+    let mut into = format!("{name}-net");
+    if parts.wires {
+        let hub = slot.trim_end_matches(".0");
+        let socket = wire(parts, name);
+        c.args(["-netdev", &format!("stream,id={name}-wire,server=on,addr.type=unix,addr.path={}", socket.display())]);
+        for end in ["net", "wire"] {
+            c.args(["-netdev", &format!("hubport,id={name}-{end}-end,hubid={hub},netdev={name}-{end}")]);
+        }
+        into = format!("{name}-hub");
+        c.args(["-netdev", &format!("hubport,id={into},hubid={hub}")]);
+    }
+    c.args(["-device", &format!("virtio-net-pci,netdev={into},addr={slot},romfile=")]);
+}
+
+fn wire(parts: &Parts, name: &str) -> PathBuf {
+    parts.folder.join(format!("{name}.wire"))
+}
+
+impl Machine {
+    /// From now on nothing but what is at the cables' ends hears and speaks in its networks.
+    pub fn only_wires(&self) -> Result<()> {
+        ["door", "host"]
+            .iter()
+            .try_for_each(|name| self.monitor(&format!(r#"{{"execute":"netdev_del","arguments":{{"id":"{name}-net-end"}}}}"#)))
+    }
+}
+
+/// Where the cable into the door's network is.
+pub fn door_wire(parts: &Parts) -> PathBuf {
+    wire(parts, "door")
+}
+
+/// Where the cable into the host's network is.
+pub fn host_wire(parts: &Parts) -> PathBuf {
+    wire(parts, "host")
 }
 
 #[cfg(test)]

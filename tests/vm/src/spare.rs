@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::{Cursor, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -79,6 +80,18 @@ impl Spare {
         Machine::start(&self.parts)
     }
 
+    /// Takes a boot disk out; [`Self::put_back`] brings it back as it was.
+    pub fn take_out(&self, disk: usize) -> Result<()> {
+        let path = &self.parts.boot_disks[disk];
+        Ok(fs::rename(path, path.with_extension("out"))?)
+    }
+
+    /// See [`Self::take_out`].
+    pub fn put_back(&self, disk: usize) -> Result<()> {
+        let path = &self.parts.boot_disks[disk];
+        Ok(fs::rename(path.with_extension("out"), path)?)
+    }
+
     /// Where it starts from: its first boot disk.
     pub fn medium(&self) -> Result<&Path> {
         Ok(self.parts.boot_disks.first().context("it has no boot disk")?)
@@ -90,9 +103,28 @@ impl Spare {
 
     /// Puts these bytes where the machine starts from, in the place of its image.
     pub fn install(&self, image: &[u8]) -> Result<()> {
+        self.put(&slot::write(&self.slot(image)?)?)
+    }
+
+    /// Puts a file beside the image, wherever the machine may start from.
+    pub fn add(&self, path: &str, content: &[u8]) -> Result<()> {
+        let mut slot = slot::write(&self.slot(&fs::read(self.home.join("hoidla.efi"))?)?)?;
+        let system = fatfs::FileSystem::new(Cursor::new(&mut slot[..]), fatfs::FsOptions::new())?;
+        let (folders, name) = path.rsplit_once('/').context("a path")?;
+        let folder = folders.split('/').try_fold(system.root_dir(), |folder, name| folder.create_dir(name))?;
+        folder.create_file(name)?.write_all(content)?;
+        drop(folder);
+        system.unmount()?;
+        self.put(&slot)
+    }
+
+    fn slot(&self, image: &[u8]) -> Result<Slot> {
         let manifest = fs::read(self.home.join("manifest.txt"))?;
-        let slot = slot::write(&Slot { image: image.to_vec(), manifest, certificate: self.certificate()? })?;
-        self.parts.boot_disks.iter().try_for_each(|disk| boot_disk::put(disk, Part::A, &slot))
+        Ok(Slot { image: image.to_vec(), manifest, certificate: self.certificate()? })
+    }
+
+    fn put(&self, slot: &[u8]) -> Result<()> {
+        self.parts.boot_disks.iter().try_for_each(|disk| boot_disk::put(disk, Part::A, slot))
     }
 
     /// The firmware's variables anew: the site's keys, and these.

@@ -3,7 +3,10 @@
 //! One embassy is founded and shared; each test spoils a copy of its machine, one at a time.
 #![forbid(unsafe_code)]
 
+mod disks;
+mod ports;
 mod start;
+mod unseal;
 mod update;
 
 use std::{
@@ -12,7 +15,7 @@ use std::{
 };
 
 use hoidla_journey::Narrator;
-use hoidla_vm::{Embassy, Machine};
+use hoidla_vm::{Embassy, Machine, Spare};
 
 /// The embassy, as long as any test holds it.
 struct Shared {
@@ -45,6 +48,25 @@ impl Shared {
     fn turn(&self) -> MutexGuard<'_, Embassy> {
         self.embassy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// It says why it doesn't run, in these words, and lets nobody in.
+fn refused(embassy: &Embassy, spare: &Spare, words: &str) -> Machine {
+    let machine = spare.start().unwrap();
+    let (_, why) = machine.wait("NOT RUNNING: ").unwrap();
+    assert!(why.contains(words), "it should say {words:?}, and said: {why}");
+    assert!(machine.lines("the door is open").is_empty());
+    assert!(!embassy.serves(spare).unwrap().0, "it lets an agent in");
+    machine
+}
+
+/// It comes up and lets an agent in.
+fn serves(embassy: &Embassy, spare: &Spare) -> Machine {
+    let machine = spare.start().unwrap();
+    machine.wait("ready to copy in").unwrap();
+    let (serves, why) = embassy.serves(spare).unwrap();
+    assert!(serves, "an agent is not let in: {why}");
+    machine
 }
 
 /// What it measured, against what the image leads to.
