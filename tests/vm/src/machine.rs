@@ -18,9 +18,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// How long any machine may take to say what it must.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Until then a machine must have printed something.
-const FIRST_WORD: Duration = Duration::from_secs(25);
+const FIRST_WORD: Duration = Duration::from_secs(40);
 /// Where Debian's package has the firmware.
 pub const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 /// And the empty variables to it.

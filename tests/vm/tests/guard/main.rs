@@ -1,6 +1,6 @@
 //! What an enrolled machine must not start, must not open, and must not answer.
 //!
-//! One embassy is founded and shared; each test spoils a copy of its machine, one at a time.
+//! One embassy is founded and shared; each test spoils a copy of its machine, two at a time.
 #![forbid(unsafe_code)]
 
 mod disks;
@@ -10,17 +10,41 @@ mod unseal;
 mod update;
 
 use std::{
+    ops::Deref,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
 };
 
 use hoidla_journey::Narrator;
 use hoidla_vm::{Embassy, Machine, Spare};
 
+/// Machines that are switched on at once: as many as the cores that two of them keep busy.
+const AT_ONCE: usize = 2;
+
 /// The embassy, as long as any test holds it.
 struct Shared {
-    embassy: Mutex<Embassy>,
+    embassy: Embassy,
+    /// How many machines may be switched on as well.
+    free: (Mutex<usize>, Condvar),
     _scratch: tempfile::TempDir,
+}
+
+/// While it lasts, a test may have one machine switched on.
+struct Turn<'a>(&'a Shared);
+
+impl Deref for Turn<'_> {
+    type Target = Embassy;
+
+    fn deref(&self) -> &Embassy {
+        &self.0.embassy
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.free.1.notify_one();
+    }
 }
 
 /// A scratch folder beside the build: on a disk, which the store's direct I/O wants.
@@ -37,16 +61,17 @@ fn shared() -> Arc<Shared> {
     founded.upgrade().unwrap_or_else(|| {
         let scratch = scratch();
         let embassy = Embassy::found(&scratch.path().join("stage"), Narrator::silent()).unwrap();
-        let new = Arc::new(Shared { embassy: Mutex::new(embassy), _scratch: scratch });
+        let new = Arc::new(Shared { embassy, free: (Mutex::new(AT_ONCE), Condvar::new()), _scratch: scratch });
         *founded = Arc::downgrade(&new);
         new
     })
 }
 
 impl Shared {
-    /// One machine runs at a time.
-    fn turn(&self) -> MutexGuard<'_, Embassy> {
-        self.embassy.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self) -> Turn<'_> {
+        let free = self.free.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.free.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
     }
 }
 
