@@ -1,7 +1,7 @@
 //! A firmware's log, and what registers must hold: against what a guest read from its TPM.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use hoidla_format::Hash32;
 use hoidla_verify::{
@@ -39,6 +39,32 @@ fn a_log_replays_to_what_the_tpm_says() {
         assert_eq!(&value(&replayed, *n), expected, "register {n}");
     }
     assert_eq!(log.of(4).filter(|e| e.kind == APPLICATION).count(), 1, "the image and no other program");
+}
+
+/// The registers that tpm2_eventlog, of Debian's tpm2-tools, replays a log to.
+fn as_others_see(log: &[u8]) -> BTreeMap<u8, String> {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("log");
+    fs::write(&file, log).unwrap();
+    let out = Command::new("tpm2_eventlog").arg(&file).output().expect("tpm2_eventlog of tpm2-tools is installed");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).unwrap();
+    let end = text.split_once("\npcrs:\n").expect("it ends with registers").1;
+    let sha256 = end.lines().skip_while(|l| l.trim() != "sha256:").skip(1).take_while(|l| l.starts_with("    "));
+    sha256.map(|l| l.split_once(": 0x").unwrap()).map(|(n, v)| (n.trim().parse().unwrap(), v.to_owned())).collect()
+}
+
+#[test]
+fn tpm2_eventlog_replays_a_log_as_we_do() {
+    let mut bytes = vector("eventlog.bin");
+    assert_eq!(as_others_see(&bytes), registers());
+    // Another digest for an event: another register, to both.
+    let digest = Log::parse(&bytes).unwrap().of(4).next().unwrap().digest.0;
+    let at = bytes.windows(32).position(|w| w == digest).unwrap();
+    bytes[at] ^= 1;
+    let (ours, theirs) = (Log::parse(&bytes).unwrap().replay(), as_others_see(&bytes));
+    assert!(theirs.iter().all(|(n, v)| value(&ours, *n) == *v));
+    assert_ne!(theirs[&4], registers()[&4]);
 }
 
 /// The data of a variable as it was measured.
