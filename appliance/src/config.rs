@@ -83,6 +83,11 @@ impl State {
         Ok(config)
     }
 
+    /// Whether an enrolment stands here.
+    pub fn is_enrolled(&self) -> bool {
+        self.papers().read_dir().is_ok_and(|mut papers| papers.next().is_some())
+    }
+
     /// The folder itself.
     pub fn folder(&self) -> &Path {
         &self.folder

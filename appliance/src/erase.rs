@@ -212,10 +212,11 @@ async fn head(store: &Store) -> anyhow::Result<Head> {
 }
 
 /// What the system says is the disk's serial number, in printable characters; for people.
-fn serial_of(path: &Path) -> String {
+pub(crate) fn serial_of(path: &Path) -> String {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let device = Path::new("/sys/class/block").join(path.file_name().unwrap_or_default());
     let files = ["device/serial", "device/wwid", "serial"];
     let text = files.iter().find_map(|f| fs::read_to_string(device.join(f)).ok()).unwrap_or_default();
-    text.chars().filter(char::is_ascii_graphic).take(64).collect()
+    // Some say maker and model before it.
+    text.split_whitespace().last().unwrap_or_default().chars().filter(char::is_ascii_graphic).take(64).collect()
 }

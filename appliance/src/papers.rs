@@ -65,6 +65,11 @@ fn kind_of(bytes: &[u8]) -> Option<String> {
     Some(kind.to_owned())
 }
 
+/// Whether bytes are a statement of this kind, by their first line.
+pub fn is_kind<S: Statement>(bytes: &[u8]) -> bool {
+    kind_of(bytes).is_some_and(|kind| kind == S::KIND)
+}
+
 impl Pile {
     /// From files and folders (one level deep).
     fn gather(paths: &[PathBuf]) -> anyhow::Result<Self> {

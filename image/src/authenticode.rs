@@ -25,6 +25,7 @@ const MESSAGE_DIGEST: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 
 const RSA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 const RSA_SHA256: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11];
 const SHA256: &[u8] = &[0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+const DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
 /// SPC_INDIRECT_DATA: 1.3.6.1.4.1.311.2.1.4.
 const INDIRECT: &[u8] = &[0x06, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 4];
 /// SPC_PE_IMAGE_DATA: 1.3.6.1.4.1.311.2.1.15.
@@ -88,21 +89,28 @@ fn structure(digest: &Hash32, certificate: &[u8], signature: &[u8]) -> Result<Ve
     let (_, parsed) = X509Certificate::from_der(certificate).context("the signer's certificate")?;
     let mut attributes = attributes(digest);
     attributes[0] = context(0);
-    let serial = tlv(2, &[parsed.raw_serial()]);
-    let signer = tlv(
-        SEQUENCE,
-        &[
-            ONE,
-            &tlv(SEQUENCE, &[parsed.issuer().as_raw(), &serial]),
-            &algorithm(SHA256),
-            &attributes,
-            &algorithm(RSA),
-            &tlv(OCTETS, &[signature]),
-        ],
-    );
     let content = tlv(SEQUENCE, &[INDIRECT, &tlv(context(0), &[&tlv(SEQUENCE, &[&indirect(digest)])])]);
-    let signed = tlv(SEQUENCE, &[ONE, &tlv(SET, &[&algorithm(SHA256)]), &content, &tlv(context(0), &[certificate]), &tlv(SET, &[&signer])]);
+    let signed = signed_data(&content, certificate, &signer(&parsed, &attributes, signature));
     Ok(tlv(SEQUENCE, &[SIGNED_DATA, &tlv(context(0), &[&signed])]))
+}
+
+/// SignedData over something that lies beside it, without attributes: as Secure Boot's variables have it.
+///
+/// # Errors
+/// If the key cannot sign.
+pub fn detached(content: &[u8], key: &BootKey) -> Result<Vec<u8>> {
+    let (_, parsed) = X509Certificate::from_der(key.certificate()).context("the boot key's certificate")?;
+    Ok(signed_data(&tlv(SEQUENCE, &[DATA]), key.certificate(), &signer(&parsed, &[], &key.sign(content)?)))
+}
+
+fn signed_data(content: &[u8], certificate: &[u8], signer: &[u8]) -> Vec<u8> {
+    tlv(SEQUENCE, &[ONE, &tlv(SET, &[&algorithm(SHA256)]), content, &tlv(context(0), &[certificate]), &tlv(SET, &[signer])])
+}
+
+fn signer(certificate: &X509Certificate<'_>, attributes: &[u8], signature: &[u8]) -> Vec<u8> {
+    let serial = tlv(2, &[certificate.raw_serial()]);
+    let issuer = tlv(SEQUENCE, &[certificate.issuer().as_raw(), &serial]);
+    tlv(SEQUENCE, &[ONE, &issuer, &algorithm(SHA256), attributes, &algorithm(RSA), &tlv(OCTETS, &[signature])])
 }
 
 /// Certificate and signature out of a structure; everything else is compared.

@@ -1,7 +1,8 @@
 //! The boot key: RSA, since that is what every firmware knows, kept at home beside the authority's.
 //!
-//! A folder with `boot.key` (PKCS#8 under a passphrase, PEM; openssl reads it) and `boot.crt`
-//! (its X.509 certificate, DER), which goes into the machines' Secure Boot variables.
+//! A folder with `boot.key` (PKCS#8 under a passphrase, PEM; openssl reads it), `boot.crt` (its
+//! X.509 certificate, DER), and that certificate as machines take it for their Secure Boot
+//! variables ([`owner`]).
 //!
 //! Promises: the key file is never written without a passphrase; wrong passphrase and wrong
 //! certificate are told apart. It decides what firmware starts, and opens nothing: what a TPM
@@ -26,6 +27,8 @@ use hoidla_format::Name;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef, SecretDocument, der::pem::PemLabel};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_RSA_SHA256};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::owner;
 
 /// The key's file.
 const KEY: &str = "boot.key";
@@ -57,7 +60,11 @@ impl BootKey {
         fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
         write(&key_file(folder), pem.as_bytes(), 0o600)?;
         write(&certificate_file(folder), &certificate, 0o644)?;
-        Ok(Self { key, certificate })
+        let made = Self { key, certificate };
+        for (variable, file) in owner::FILES {
+            write(&folder.join(file), &owner::variable(variable, &made)?, 0o644)?;
+        }
+        Ok(made)
     }
 
     /// The key of a folder.

@@ -79,7 +79,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Make a boot key: boot.key under a passphrase, and boot.crt for the machines.
+    /// Make a boot key: boot.key under a passphrase; boot.crt and *.auth for the machines.
     Key {
         /// Where to; at home, on the offline machine.
         folder: PathBuf,
@@ -236,7 +236,7 @@ fn key(folder: &Path, name: &Name, passphrase: &PassphraseSource, output: &Outpu
     BootKey::generate(folder, name, passphrase)?;
     let certificate = boot_key::certificate_file(folder);
     let text = format!(
-        "A boot key was made. {} goes into each machine's Secure Boot variables (PK, KEK and db); boot.key stays here.",
+        "A boot key was made. {} and the three .auth files beside it go to the machines, on their sticks; boot.key stays here.",
         certificate.display()
     );
     output.result(&json!({ "certificate": certificate }), text)
@@ -319,7 +319,9 @@ fn judged(bytes: Vec<u8>, manifest: Option<Vec<u8>>, digits: Option<&str>) -> Re
         File::Stick(slot) => {
             let same = inside.certificate.as_ref() == Some(&slot.certificate);
             ensure!(same, "the certificate on the stick is not the one that the image is signed with");
-            proven.push("every byte of the stick, but for the papers on it, follows from the image, its manifest and its certificate".to_owned());
+            proven.push(
+                "every byte of the stick, but for the papers on it, follows from the image, its manifest and its certificate".to_owned(),
+            );
             Some(slot.manifest.clone())
         }
         File::Image(_) => manifest,

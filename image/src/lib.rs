@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod libraries;
 pub mod lock;
 pub mod modules;
+pub mod owner;
 pub mod uki;
 
 pub use cli::{Arguments, run};

@@ -18,9 +18,12 @@ use hoidla_format::{
 use hoidla_tpm::{Tcti, Tpm};
 
 use super::{
-    console, devices, firmware, health, kernel, network,
+    console, devices,
+    entries::{self, Variables},
+    firmware, health, kernel, network,
     power::{self, End, Pressed, Watchdog},
-    reaper, sandbox,
+    provision::{self, Person, Room, Stick},
+    reaper, sandbox, slots,
     start::{self, Start},
 };
 use crate::{
@@ -43,7 +46,7 @@ pub const STATE: &str = "/run/hoidla";
 /// A link for each tray that has a disk in it.
 const TRAYS: &str = "/run/trays";
 /// The TPM behind the kernel's resource manager.
-const TPM: &str = "device:/dev/tpmrm0";
+pub const TPM: &str = "device:/dev/tpmrm0";
 /// Bytes of the store's buffers: the program stays below 128 MiB.
 const MEMORY: usize = 96 << 20;
 /// How long disks and network ports may take to appear.
@@ -71,8 +74,35 @@ pub struct Ready {
     began: Instant,
 }
 
+/// What a start leads to.
+pub enum Prepared {
+    /// An appliance to be opened.
+    Ready(Box<Ready>),
+    /// Somebody was at the console, and the machine ends.
+    Ended(End),
+}
+
+impl Prepared {
+    /// Serves, if there is something to serve, until the machine ends.
+    pub fn end(self) -> anyhow::Result<End> {
+        match self {
+            Self::Ready(ready) => ready.serve(),
+            Self::Ended(end) => Ok(end),
+        }
+    }
+}
+
+/// A machine whose kernel is set, before anything else of it is used.
+struct Bare {
+    profile: Profile,
+    authority: VerifyingKey,
+    watchdog: Option<Watchdog>,
+    button: Pressed,
+    began: Instant,
+}
+
 /// Everything up to the appliance itself. What runs before the sandbox is here.
-pub fn prepare() -> anyhow::Result<Ready> {
+pub fn prepare() -> anyhow::Result<Prepared> {
     let began = Instant::now();
     kernel::mount_all()?;
     take_console()?;
@@ -85,34 +115,82 @@ pub fn prepare() -> anyhow::Result<Ready> {
     let button = power::watch_buttons(sys);
     kernel::mount_firmware()?;
     start::look_early(sys);
-    firmware::secure_boot(sys)?;
+    let has_keys = !firmware::in_setup_mode(sys)?;
+    if has_keys {
+        firmware::secure_boot(sys)?;
+    }
     firmware::nothing_added(Path::new("/"))?;
     kernel::lockdown(sys)?;
     kernel::close_doors()?;
     ensure!(hoidla_cli::harden().undumpable, "this kernel lets processes look into one another");
-    tracing::info!("{}: {loaded} modules; Secure Boot on, lockdown on, doors closed", profile.name);
+    let secure = if has_keys { "on" } else { "IN SETUP" };
+    tracing::info!("{}: {loaded} modules; Secure Boot {secure}, lockdown on, doors closed", profile.name);
     let watchdog = profile.watchdog.as_ref().map(|wanted| start_watchdog(sys, wanted)).transpose()?;
-    let odd = registers(sys, &profile)?;
-    let state = keep_state(sys, &profile)?;
-    let start = start::settle(sys, &profile, &state)?;
-    ensure!(odd.is_empty(), "the TPM would not serve this start: {}", odd.join("; "));
-    let (mut config, papers, entry) = configure(&profile, &state)?;
-    let plugged = network::up(sys, &profile, &entry)?;
-    let plug = |role| plugged.iter().find(|(r, _)| *r == role).map(|(_, port)| port.clone());
-    config.port = plug(Role::Door);
+    let bare = Bare { authority: authority()?, profile, watchdog, button, began };
     fs::create_dir_all(TRAYS)?;
-    await_trays(sys, &profile)?;
-    link_trays(sys, &profile);
-    replace(&state.folder().join("appliance.toml"), toml::to_string(&config)?.as_bytes())?;
-    let listen: std::net::SocketAddr = config.listen.parse()?;
-    let address = entry.health.as_ref().map(|h| std::net::SocketAddr::new(h.network.address.ip(), h.port));
-    let health = address.zip(plug(Role::Health));
-    let ports: Vec<u16> = std::iter::once(listen.port()).chain(address.map(|h| h.port())).collect();
-    if !start.writes() {
-        kernel::firmware_is_settled()?;
+    if has_keys { bare.go_on(sys) } else { bare.attended(provision::offer_keys) }
+}
+
+impl Bare {
+    /// On a machine that Secure Boot guards.
+    fn go_on(self, sys: &Path) -> anyhow::Result<Prepared> {
+        let odd = registers(sys, &self.profile)?;
+        let visited = from_stick(sys, &self.profile)?;
+        let state = keep_state(sys, &self.profile, visited)?;
+        if visited {
+            return self.attended(|room| provision::visit(room, state.as_ref()));
+        }
+        let state = state.context("no boot disk is where its profile says: is this the right image for this machine?")?;
+        let start = start::settle(sys, &self.profile, &state)?;
+        ensure!(odd.is_empty(), "the TPM would not serve this start: {}", odd.join("; "));
+        await_trays(sys, &self.profile)?;
+        link_trays(sys, &self.profile);
+        if !state.is_enrolled() {
+            return self.attended(|room| provision::enrol(room, &state));
+        }
+        self.close(sys, state, start).map(|ready| Prepared::Ready(Box::new(ready)))
     }
-    sandbox::close(&ports)?;
-    Ok(Ready { profile, state, watchdog, button, health, start, config, papers, began })
+
+    /// Everything before the door opens.
+    fn close(self, sys: &Path, state: State, start: Start) -> anyhow::Result<Ready> {
+        let (mut config, papers, entry) = configure(&self.profile, &self.authority, &state)?;
+        let plugged = network::up(sys, &self.profile, &entry)?;
+        let plug = |role| plugged.iter().find(|(r, _)| *r == role).map(|(_, port)| port.clone());
+        config.port = plug(Role::Door);
+        write_config(&config, &state)?;
+        let listen: std::net::SocketAddr = config.listen.parse()?;
+        let address = entry.health.as_ref().map(|h| std::net::SocketAddr::new(h.network.address.ip(), h.port));
+        let health = address.zip(plug(Role::Health));
+        let ports: Vec<u16> = std::iter::once(listen.port()).chain(address.map(|h| h.port())).collect();
+        if !start.writes() {
+            kernel::firmware_is_settled()?;
+        }
+        sandbox::close(&ports, &[])?;
+        let Self { profile, watchdog, button, began, .. } = self;
+        Ok(Ready { profile, state, watchdog, button, health, start, config, papers, began })
+    }
+
+    /// With somebody at the console: no port is opened, and the power button ends it at once.
+    fn attended(self, work: impl FnOnce(&mut Room) -> anyhow::Result<End>) -> anyhow::Result<Prepared> {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.wait_for_people();
+        }
+        power::end_at_button(self.button);
+        sandbox::close(&[], &[kernel::FIRMWARE])?;
+        let mut room = Room { sys: SYS.into(), person: Person::at(&self.profile), profile: self.profile, authority: self.authority };
+        work(&mut room).map(Prepared::Ended)
+    }
+}
+
+/// Whether this machine was started from a stick, and not from a slot of its boot disks.
+fn from_stick(sys: &Path, profile: &Profile) -> anyhow::Result<bool> {
+    let stick = || Stick::find(sys).is_ok_and(|stick| stick.is_some());
+    let disk = || profile.boot_disks.iter().any(|b| devices::disk(sys, &b.place).is_ok_and(|disk| disk.is_some()));
+    wait_for(|| Ok((disk() || stick()).then_some(())))?;
+    if entries::started(&Variables::of(sys), &slots::find(sys, profile))?.is_some() {
+        return Ok(false);
+    }
+    Ok(wait_for(|| Stick::find(sys))?.is_some())
 }
 
 impl Ready {
@@ -175,7 +253,7 @@ fn take_console() -> anyhow::Result<()> {
 }
 
 /// Waits for what is there, at most [`PATIENCE`].
-fn wait_for<T>(mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<Option<T>> {
+pub fn wait_for<T>(mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<Option<T>> {
     let began = Instant::now();
     loop {
         match look()? {
@@ -191,8 +269,9 @@ fn start_watchdog(sys: &Path, wanted: &profile::Watchdog) -> anyhow::Result<Watc
     started.with_context(|| format!("this machine has no watchdog {:?}, which its profile names", wanted.identity))
 }
 
-/// The state folder in memory, as the boot disks have it.
-fn keep_state(sys: &Path, profile: &Profile) -> anyhow::Result<State> {
+/// The state folder in memory, as the boot disks have it; none if no boot disk is there that
+/// could hold one. On a `visit` a disk may be new, and isn't waited for.
+fn keep_state(sys: &Path, profile: &Profile, visit: bool) -> anyhow::Result<Option<State>> {
     fs::create_dir_all(STATE)?;
     let partition = |place: &Place| {
         let disk = devices::disk(sys, place)?;
@@ -200,17 +279,20 @@ fn keep_state(sys: &Path, profile: &Profile) -> anyhow::Result<State> {
     };
     let mut partitions = Vec::new();
     for boot in &profile.boot_disks {
-        match wait_for(|| partition(&boot.place))? {
+        let found = if visit { partition(&boot.place)? } else { wait_for(|| partition(&boot.place))? };
+        match found {
             Some(name) => partitions.push(devices::path(&name)),
+            None if visit => {}
             None => tracing::error!("the boot disk at {} is missing, or has no state partition: replace it", boot.place),
         }
     }
-    ensure!(!partitions.is_empty(), "no boot disk is where the profile {} says: is this the right image for this machine?", profile.name);
+    if partitions.is_empty() {
+        return Ok(None);
+    }
     let keeper = Keeper::open(Path::new(STATE), &partitions)?;
-    ensure!(!keeper.is_empty(), "this appliance is not enrolled: its boot disks hold no state");
     tracing::info!("the state is on {} of {} boot disks", keeper.working(), profile.boot_disks.len());
     keep::begin(keeper);
-    State::at(Path::new(STATE))
+    State::at(Path::new(STATE)).map(Some)
 }
 
 /// Refuses a machine that was started with something added; tells what was measured, and what the
@@ -235,22 +317,35 @@ fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<Vec<String>> {
     }))
 }
 
-/// What the papers say of this machine, as the daemon wants it.
-fn configure(profile: &Profile, state: &State) -> anyhow::Result<(Config, Papers, ApplianceEntry)> {
+/// Whose image this is.
+fn authority() -> anyhow::Result<VerifyingKey> {
     let key = devices::read(AUTHORITY).context("the image names no authority: it was built wrongly")?;
     let key: Bytes = key.parse().map_err(anyhow::Error::msg).context("the image's authority key")?;
-    let authority = VerifyingKey::from_sec1(&key.0).context("the image's authority key")?;
+    VerifyingKey::from_sec1(&key.0).context("the image's authority key")
+}
+
+/// What the daemon wants to know of this machine before any paper says where it listens.
+pub fn bare_config(profile: &Profile, authority: &VerifyingKey) -> Config {
+    let disks = profile.trays.iter().map(|tray| PathBuf::from(format!("{TRAYS}/{}", tray.number))).collect();
+    Config { listen: String::new(), port: None, tpm: TPM.to_owned(), disks, copies: None, authority: Bytes(authority.to_sec1()) }
+}
+
+/// Puts it where the daemon looks.
+pub fn write_config(config: &Config, state: &State) -> anyhow::Result<()> {
+    replace(&state.folder().join("appliance.toml"), toml::to_string(config)?.as_bytes())
+}
+
+/// What the papers say of this machine.
+fn configure(profile: &Profile, authority: &VerifyingKey, state: &State) -> anyhow::Result<(Config, Papers, ApplianceEntry)> {
     let identity = identify::known(state)?;
-    let papers = Papers::kept(&state.papers(), &authority, &identity)?;
+    let papers = Papers::kept(&state.papers(), authority, &identity)?;
     let entry = papers.site.statement.appliances.iter().find(|a| a.name == identity.name).context("the site file doesn't name it")?.clone();
     let network = entry.network.as_ref().with_context(|| {
         format!("the site file says no network for {}: write [appliance.network] with address and gateway, and sign it", entry.name)
     })?;
     let port: u16 = entry.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("the site file names no port")?;
-    let disks = profile.trays.iter().map(|tray| PathBuf::from(format!("{TRAYS}/{}", tray.number))).collect();
     let listen = std::net::SocketAddr::new(network.address.ip(), port).to_string();
-    let config = Config { listen, port: None, tpm: TPM.to_owned(), disks, copies: None, authority: key };
-    Ok((config, papers, entry))
+    Ok((Config { listen, ..bare_config(profile, authority) }, papers, entry))
 }
 
 /// Waits until every tray has its disk, or one is really missing: the store must not take a disk
@@ -261,7 +356,7 @@ fn await_trays(sys: &Path, profile: &Profile) -> anyhow::Result<()> {
 }
 
 /// Makes each tray's link lead to the disk in it, or nowhere.
-fn link_trays(sys: &Path, profile: &Profile) {
+pub fn link_trays(sys: &Path, profile: &Profile) {
     for tray in &profile.trays {
         let link = Path::new(TRAYS).join(tray.number.to_string());
         let disk = devices::disk(sys, &tray.place).unwrap_or_else(|e| {

@@ -13,9 +13,9 @@ use hoidla_verify::{eventlog::Log, firmware::Launch};
 use super::devices::path_of_log;
 
 /// The GUID of the variables that the UEFI specification defines.
-const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+pub const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// The GUID of Secure Boot's lists of keys.
-const DATABASE: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
+pub const DATABASE: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
 /// Refuses a machine on which anything may start.
 pub fn secure_boot(sys: &Path) -> anyhow::Result<()> {
@@ -23,6 +23,11 @@ pub fn secure_boot(sys: &Path) -> anyhow::Result<()> {
     ensure!(!setup, "the firmware is in setup mode: enrol the site's Secure Boot keys, then start again");
     ensure!(on, "Secure Boot is off, and the TPM is not used without it: switch it on in the firmware's setup");
     Ok(())
+}
+
+/// Whether the firmware has no owner yet, and takes keys from anybody.
+pub fn in_setup_mode(sys: &Path) -> anyhow::Result<bool> {
+    flag(sys, "SetupMode")
 }
 
 /// Whose images this firmware starts: the variable `db`, without its attributes; empty if there is none.

@@ -64,7 +64,7 @@ pub fn mount_all() -> anyhow::Result<()> {
 }
 
 /// Where the firmware's variables are mounted, and how.
-const FIRMWARE: &str = "/sys/firmware/efi/efivars";
+pub const FIRMWARE: &str = "/sys/firmware/efi/efivars";
 const FIRMWARE_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NODEV);
 
 /// Mounts the firmware's variables; after the modules, since they are one. Boot entries are

@@ -17,11 +17,13 @@ mod mirror;
 mod network;
 pub mod offer;
 mod power;
+mod provision;
 mod reaper;
 mod sandbox;
 pub mod sensors;
 pub mod slots;
 pub mod start;
+mod terminal;
 
 use std::{io, time::Duration};
 
@@ -35,7 +37,7 @@ const GO_BACK: Duration = Duration::from_secs(10);
 
 /// Runs the machine until it ends. To be called by process 1 only.
 pub fn run() -> ! {
-    let end = boot::prepare().and_then(boot::Ready::serve).unwrap_or_else(|why| {
+    let end = boot::prepare().and_then(boot::Prepared::end).unwrap_or_else(|why| {
         let wait = if start::on_trial() { GO_BACK } else { READ_IT };
         tracing::error!("NOT RUNNING: {why:#}");
         if start::on_trial() {

@@ -22,6 +22,8 @@ use super::devices::read;
 const PET: Duration = Duration::from_secs(5);
 /// How long the start may take, and a person may read why it failed.
 const START: Duration = Duration::from_secs(300);
+/// How long a person may take at the console.
+const PEOPLE: Duration = Duration::from_secs(24 * 3600);
 /// How long this program may be silent once it serves.
 const SILENT: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,11 @@ impl Watchdog {
             }
         }
         Ok(None)
+    }
+
+    /// Waits for people: they may take a day.
+    pub fn wait_for_people(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + PEOPLE;
     }
 
     /// Says for ever that this program serves.
@@ -121,6 +128,16 @@ fn is_press(event: &[u8; 24]) -> bool {
     const KEY: [u8; 2] = 1u16.to_le_bytes();
     const POWER: [u8; 2] = 116u16.to_le_bytes();
     event[16..18] == KEY && event[18..20] == POWER && event[20..24] == 1i32.to_le_bytes()
+}
+
+/// From now on the button switches the machine off at once: nothing is lost by that.
+pub fn end_at_button(button: Pressed) {
+    std::thread::spawn(move || {
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
+            runtime.block_on(pressed(button));
+            End::PowerOff.now()
+        }
+    });
 }
 
 /// Waits until the button is pressed; for ever if there is none.

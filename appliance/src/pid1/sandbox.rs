@@ -81,17 +81,19 @@ const NEVER: &[libc::c_long] = &[
 /// The kinds of sockets there are.
 const SOCKETS: &[libc::c_int] = &[libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
 
-/// For this thread, and all threads and processes that it starts from now on.
+/// For this thread, and all threads and processes that it starts from now on; `written` may be
+/// written as well.
 ///
 /// # Errors
 /// If the kernel cannot hold all of it.
-pub fn close(ports: &[u16]) -> anyhow::Result<()> {
-    files_and_ports(ports).context("the kernel doesn't confine this program (landlock): the image was built with too old a kernel")?;
+pub fn close(ports: &[u16], written: &[&str]) -> anyhow::Result<()> {
+    files_and_ports(ports, written)
+        .context("the kernel doesn't confine this program (landlock): the image was built with too old a kernel")?;
     let filter = filter().context("the filter of calls to the kernel")?;
     apply_filter(&filter).context("the kernel doesn't filter this program's calls (seccomp)")
 }
 
-fn files_and_ports(ports: &[u16]) -> anyhow::Result<()> {
+fn files_and_ports(ports: &[u16], written: &[&str]) -> anyhow::Result<()> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = AccessFs::from_all(RULES) & !AccessFs::Execute;
     let status = Ruleset::default()
@@ -102,7 +104,7 @@ fn files_and_ports(ports: &[u16]) -> anyhow::Result<()> {
         .add_rules(path_beneath_rules(["/"], read))?
         .add_rules(path_beneath_rules(["/dev"], read | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(PROGRAMS, read | AccessFs::Execute))?
-        .add_rules(path_beneath_rules(WRITTEN, write))?
+        .add_rules(path_beneath_rules(WRITTEN.iter().chain(written), write))?
         .add_rules(ports.iter().map(|port| Ok::<_, landlock::RulesetError>(NetPort::new(*port, AccessNet::BindTcp))))?
         .restrict_self()?;
     ensure!(status.ruleset == RulesetStatus::FullyEnforced, "only a part of the rules is held");
@@ -157,7 +159,7 @@ mod tests {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = other.local_addr().unwrap();
         confined(move || {
-            if let Err(e) = files_and_ports(&[free.port()]) {
+            if let Err(e) = files_and_ports(&[free.port()], &[]) {
                 // This machine's kernel is older than the image's: then it must say so.
                 assert!(e.to_string().contains("landlock") || e.to_string().contains("not"), "{e:#}");
                 return;

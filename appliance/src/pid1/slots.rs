@@ -17,7 +17,7 @@ use anyhow::{Context, ensure};
 use hoidla_format::profile::Profile;
 use hoidla_medium::{
     SECTOR,
-    disk::{self, Part},
+    disk::{self, BootDisk, Part},
     entry::Partition,
     slot,
 };
@@ -80,13 +80,17 @@ pub fn find(sys: &Path, profile: &Profile) -> Vec<Slot> {
 pub fn on(number: usize, device: &Path) -> anyhow::Result<Vec<Slot>> {
     let file = File::open(device).with_context(|| format!("{} cannot be read", device.display()))?;
     let disk = disk::find(file).context("it isn't laid out as a boot disk: set it up from the stick, or replace it")?;
-    let slot = |part: Part| {
+    Ok(of(number, disk, device).to_vec())
+}
+
+/// The slots of a boot disk of this name.
+pub fn of(number: usize, disk: BootDisk, device: &Path) -> [Slot; 2] {
+    BOTH.map(|part| {
         let range = part.range();
         let (first, blocks) = (range.start / SECTOR, (range.end - range.start) / SECTOR);
         let at = Partition { number: part.number(), first, blocks, guid: disk.guid(part) };
         Slot { disk: number, part, at, device: device.to_owned() }
-    };
-    Ok(BOTH.map(slot).to_vec())
+    })
 }
 
 /// A slot's bytes, as they lie on the disk.
@@ -126,7 +130,7 @@ pub fn install(slot: &Slot, bytes: &[u8], progress: &mut dyn FnMut(usize)) -> an
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use hoidla_medium::disk::{BootDisk, LEAST, lay_out};
+    use hoidla_medium::disk::{LEAST, lay_out};
 
     use super::*;
 

@@ -83,8 +83,7 @@ fn a_profile_that_asks_for_what_is_not_there_builds_nothing() {
 
 #[test]
 fn a_stick_carries_the_image_and_keeps_within_its_size() {
-    let slot =
-        Slot { image: signed().clone(), manifest: world::manifest().into(), certificate: world::boot_key(0).certificate().to_vec() };
+    let slot = Slot { image: signed().clone(), manifest: world::manifest().into(), certificate: world::boot_key(0).certificate().to_vec() };
     let bytes = stick::write(&slot).unwrap();
     assert!(bytes.len() <= 40 << 20 && slot.image.len() <= 25_000_000);
     assert_eq!(stick::read(&bytes).unwrap(), slot);

@@ -205,11 +205,20 @@ impl Stage {
         fs::write(self.at("embassy/state/appliance.toml"), config)?;
         let tcti = self.tcti()?;
         self.must("hoidlad", &["endorse", "--tpm", &tcti, "--out", "home/ek.txt"])?;
-        // No passphrase: nothing is signed.
-        self.must("hoidla-provision", &["record-ek", APPLIANCE, "home/ek.txt", "--home", "home/authority"])?;
+        self.record_ek()?;
         let args =
             ["identify", "home/authority/public/site.txt", "--name", APPLIANCE, "--state", "embassy/state", "--out", "home/identity.txt"];
         self.must("hoidlad", &args)?;
+        Ok(())
+    }
+
+    /// Home records the endorsement key in `home/ek.txt`.
+    ///
+    /// # Errors
+    /// If the authority's program fails.
+    pub fn record_ek(&mut self) -> Result<()> {
+        // No passphrase: nothing is signed.
+        self.must("hoidla-provision", &["record-ek", APPLIANCE, "home/ek.txt", "--home", "home/authority"])?;
         Ok(())
     }
 
@@ -272,8 +281,17 @@ impl Stage {
         let size = format!("{size}M");
         let args = ["enrol", "home/authority/public", "--state", "embassy/state", "--disk-size", &size, "--out", "home/enrolment.txt"];
         let answer = self.must("hoidlad", &args)?;
-        self.authority(&["proven", "home/enrolment.txt"])?;
+        self.proven()?;
         Ok(answer)
+    }
+
+    /// Home keeps the enrolment in `home/enrolment.txt`, which a TPM opened, for auditors.
+    ///
+    /// # Errors
+    /// If the authority's program fails.
+    pub fn proven(&mut self) -> Result<()> {
+        self.authority(&["proven", "home/enrolment.txt"])?;
+        Ok(())
     }
 
     /// Starts `hoidlad` under a supervisor and waits until it listens.

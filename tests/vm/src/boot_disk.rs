@@ -14,7 +14,7 @@ use hoidla_medium::{
 use hoidlad::keep::Keeper;
 
 /// Bytes of a boot disk.
-const DISK: u64 = 128 << 20;
+pub const DISK: u64 = 128 << 20;
 
 /// Makes boot disks with these slots, and the files of `state`; none: no state at all.
 pub fn make(disks: &[PathBuf], a: &[u8], state: Option<&Path>) -> Result<()> {

@@ -1,7 +1,8 @@
 //! An embassy whose appliance is a machine: home's papers, its image, its enrolled TPM and disks.
 //!
 //! Promises: everything is made by the programs that people use, from the site to the signed
-//! stick. The TPM is enrolled here, before the machine is first switched on with it.
+//! stick. A machine that is [`Embassy::found`] was enrolled before it was first switched on; a
+//! [`Embassy::bare`] one is set up at its own console.
 
 use std::{
     fs,
@@ -10,7 +11,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hoidla_journey::{Narrator, Stage};
+use hoidla_journey::{Narrator, Stage, stage::APPLIANCE};
+use hoidla_medium::{papers, stick::PAPERS};
 
 use crate::{
     boot_disk,
@@ -40,27 +42,76 @@ pub struct Embassy {
 }
 
 impl Embassy {
-    /// Founds the site, makes the image, and enrols the appliance under it.
+    /// Founds the site, makes the image, and enrols the appliance under it beforehand.
     pub fn found(folder: &Path, narrator: Narrator) -> Result<Self> {
+        let mut embassy = Self::home(folder, narrator)?;
+        embassy.stage.start_tpm()?;
+        embassy.stage.identify()?;
+        embassy.stage.deal_under(&embassy.foretold.to_string())?;
+        embassy.stage.new_agent()?;
+        embassy.stage.enrol(STORE)?;
+        embassy.stage.stop_tpm();
+        embassy.prepare()?;
+        Ok(embassy)
+    }
+
+    /// Founds the site and makes the stick; the machine is as its maker delivers it: empty disks,
+    /// a firmware without keys.
+    pub fn bare(folder: &Path, narrator: Narrator) -> Result<Self> {
+        let embassy = Self::home(folder, narrator)?;
+        let trays = hoidla_journey::stage::DISKS.map(|d| (embassy.stage.at(d), STORE << 20));
+        for (path, size) in embassy.boot_disks().into_iter().map(|d| (d, boot_disk::DISK)).chain(trays) {
+            fs::File::create(path)?.set_len(size)?;
+        }
+        fs::copy(VARIABLES, embassy.machine.join("variables.fd"))?;
+        fs::create_dir_all(embassy.stage.at("embassy/tpm"))?;
+        let keys = ["db.auth", "KEK.auth", "PK.auth"].map(|f| embassy.stage.at("home/boot").join(f));
+        embassy.put_on_stick(&[&keys[..], &[embassy.stage.at("home/authority/public/site.txt")]].concat())?;
+        Ok(embassy)
+    }
+
+    /// Puts files among the papers on the stick.
+    pub fn put_on_stick(&self, files: &[PathBuf]) -> Result<()> {
+        let mut stick = fs::read(self.stick())?;
+        for file in files {
+            let name = file.file_name().and_then(|n| n.to_str()).context("a file has a name")?;
+            papers::put(&mut stick[PAPERS], name, &fs::read(file)?)?;
+        }
+        Ok(fs::write(self.stick(), stick)?)
+    }
+
+    /// A paper that the machine put on the stick.
+    pub fn from_stick(&self, name: &str) -> Result<Vec<u8>> {
+        let papers = papers::read(&fs::read(self.stick())?[PAPERS])?;
+        papers.get(name).cloned().with_context(|| format!("{name} is not on the stick: {:?}", papers.keys()))
+    }
+
+    /// Home's part of an enrolment from the stick: what the machine put there is recorded, and
+    /// answered with papers that go onto it.
+    pub fn answer(&mut self) -> Result<()> {
+        fs::write(self.stage.at("home/ek.txt"), self.from_stick("endorsement.txt")?)?;
+        fs::write(self.stage.at("home/identity.txt"), self.from_stick(&format!("identity-{APPLIANCE}.txt"))?)?;
+        self.stage.record_ek()?;
+        self.stage.deal_under(&self.foretold.to_string())?;
+        self.stage.new_agent()?;
+        let public = fs::read_dir(self.stage.at("home/authority/public"))?;
+        let files = public.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?;
+        self.put_on_stick(&files.into_iter().filter(|f| f.is_file()).collect::<Vec<_>>())
+    }
+
+    /// Home with its people, and the image.
+    fn home(folder: &Path, narrator: Narrator) -> Result<Self> {
         let mut stage = Stage::new(folder, narrator)?;
-        stage.start_tpm()?;
         stage.new_site()?;
         for name in hoidla_journey::stage::CUSTODIANS.iter().chain(&hoidla_journey::stage::RECOVERY) {
             stage.new_custodian(name)?;
         }
         give_network(&stage.at("home/authority/site.toml"))?;
         stage.sign_site()?;
-        stage.identify()?;
         let machine = stage.at("machine");
         fs::create_dir_all(&machine)?;
         let foretold = image(&stage)?;
-        stage.deal_under(&foretold.to_string())?;
-        stage.new_agent()?;
-        stage.enrol(STORE)?;
-        stage.stop_tpm();
-        let embassy = Self { stage, machine, foretold };
-        embassy.prepare()?;
-        Ok(embassy)
+        Ok(Self { stage, machine, foretold })
     }
 
     /// Boot disks with the image and the enrolled state, and firmware with the site's boot key.

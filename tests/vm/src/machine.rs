@@ -46,6 +46,8 @@ pub enum Start {
     Stick(PathBuf),
     /// Its first boot disk.
     Disk,
+    /// What its firmware chooses by itself, with a stick plugged in or none.
+    Own(Option<PathBuf>),
 }
 
 /// A machine's parts, as files.
@@ -317,7 +319,10 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
         Start::Stick(stick) => {
             c.args(["-device", "qemu-xhci", "-drive", &drive(stick, "stick"), "-device", &format!("usb-storage,drive=stick{}", first(1))]);
         }
-        Start::Disk => {}
+        Start::Own(Some(stick)) => {
+            c.args(["-device", "qemu-xhci", "-drive", &drive(stick, "stick"), "-device", "usb-storage,drive=stick"]);
+        }
+        Start::Disk | Start::Own(None) => {}
     }
     c
 }

@@ -1,5 +1,5 @@
-//! The life of an enrolled machine: it starts from a signed stick, copies in, loses power in the
-//! middle, comes back by itself, opens for a quorum, and ends at its power button.
+//! The life of a machine: it comes empty, is set up at its console from a signed stick, copies in,
+//! loses power in the middle, comes back by itself, opens for a quorum, and ends at its power button.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 };
 
 use hoidla_journey::{Narrator, compare::compare, sample};
-use hoidla_vm::{Embassy, Machine};
+use hoidla_vm::{Embassy, Machine, Parts, Start};
 
 /// A scratch folder beside the build: on a disk, which the store's direct I/O wants.
 fn scratch() -> tempfile::TempDir {
@@ -28,16 +28,67 @@ fn registers_are_foretold(machine: &Machine, embassy: &Embassy) {
 
 /// The machine once it is ready, and how long that took from its first word on.
 fn started(embassy: &Embassy) -> (Machine, Duration) {
-    let machine = Machine::start(&embassy.parts().unwrap()).unwrap();
+    let machine = Machine::start(&Parts { start: Start::Own(None), ..embassy.parts().unwrap() }).unwrap();
     let (program, _) = machine.wait("is PID 1").unwrap();
     let (ready, _) = machine.wait("ready to copy in").unwrap();
     (machine, ready - program)
 }
 
+/// From the stick, which somebody chose in the firmware's menu.
+fn from_stick(embassy: &Embassy) -> Parts {
+    Parts { start: Start::Stick(embassy.stick()), ..embassy.parts().unwrap() }
+}
+
+/// With the stick plugged in, and nobody at the firmware's menu.
+fn with_stick(embassy: &Embassy) -> Parts {
+    Parts { start: Start::Own(Some(embassy.stick())), ..embassy.parts().unwrap() }
+}
+
+/// A field engineer at the serial console, from empty disks to an enrolled machine.
+fn set_up(embassy: &mut Embassy) {
+    let mut machine = Machine::start(&from_stick(embassy)).unwrap();
+    machine.wait("this machine has no Secure Boot keys").unwrap();
+    machine.type_in("no idea\nkeys\n").unwrap();
+    machine.wait("Secure Boot on, lockdown on").unwrap();
+    machine.wait("a machine that is not set up").unwrap();
+    machine.wait("endorsement.txt is on the stick").unwrap();
+    machine.type_in("\n").unwrap();
+    machine.wait("put the image on the boot disks").unwrap();
+    machine.type_in("install\n").unwrap();
+    machine.wait("slot a of boot disk 1 is written and read back").unwrap();
+    // The plug is pulled half-way: it is begun anew.
+    machine.cut();
+    let mut machine = Machine::start(&from_stick(embassy)).unwrap();
+    machine.wait("a machine that is not set up").unwrap();
+    machine.type_in("\n").unwrap();
+    machine.wait("put the image on the boot disks").unwrap();
+    machine.type_in("install\n").unwrap();
+    machine.wait("slot b of boot disk 2 is written and read back").unwrap();
+    machine.type_in("\n").unwrap();
+    machine.wait("starting again").unwrap();
+    machine.cut();
+    let mut machine = Machine::start(&with_stick(embassy)).unwrap();
+    // From its own disks it says who it is, and waits for home.
+    machine.wait("this machine is not enrolled yet").unwrap();
+    machine.wait("now it is home's turn").unwrap();
+    machine.cut();
+    embassy.answer().unwrap();
+    let mut machine = Machine::start(&with_stick(embassy)).unwrap();
+    machine.wait("the disks that data will lie on").unwrap();
+    machine.type_in("format\n").unwrap();
+    machine.wait("is enrolled").unwrap();
+    machine.type_in("\n").unwrap();
+    machine.wait("starting again").unwrap();
+    machine.cut();
+    std::fs::write(embassy.stage.at("home/enrolment.txt"), embassy.from_stick("enrolment-lux-1.txt").unwrap()).unwrap();
+    embassy.stage.proven().unwrap();
+}
+
 fn life(folder: &Path) {
     let registry = folder.join("registry");
     sample::make(&registry, 48 << 20).unwrap();
-    let mut embassy = Embassy::found(&folder.join("stage"), Narrator::silent()).unwrap();
+    let mut embassy = Embassy::bare(&folder.join("stage"), Narrator::silent()).unwrap();
+    set_up(&mut embassy);
     let (mut machine, took) = started(&embassy);
     eprintln!("from PID 1 to ready to copy in: {took:?}");
     registers_are_foretold(&machine, &embassy);

@@ -1,0 +1,140 @@
+//! Setting a machine up at its own console: a page, a question, the next page.
+//!
+//! Promises: it fits a screen of 80 by 24; nothing on a disk is changed before a person typed
+//! that disk's own word; whatever was begun may be broken off at any moment and is begun anew
+//! or gone on with, by what is found; what is shown, asked, or written to a stick opens nothing.
+//! It believes nobody: who the machine is, its TPM proves to home later.
+
+mod boot_disks;
+mod enrolment;
+mod install;
+mod keys;
+mod retire;
+mod stick;
+mod update;
+mod visit;
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use hoidla_cli::{Screen, human};
+use hoidla_crypto::sign::VerifyingKey;
+use hoidla_format::profile::Profile;
+
+use super::terminal::Terminals;
+
+pub use enrolment::enrol;
+pub use keys::offer as offer_keys;
+pub use stick::Stick;
+pub use visit::visit;
+
+/// How often a bar is drawn.
+const BAR: Duration = Duration::from_millis(500);
+
+/// The machine whose pages are shown, and who looks at them.
+pub struct Room {
+    /// sysfs.
+    pub sys: PathBuf,
+    /// What the image says of the machine.
+    pub profile: Profile,
+    /// Whose image it is.
+    pub authority: VerifyingKey,
+    /// At the consoles.
+    pub person: Person,
+}
+
+/// Whoever is at the consoles.
+pub struct Person {
+    screens: Terminals,
+    typed: Receiver<String>,
+}
+
+impl Person {
+    /// At the consoles of this profile.
+    pub fn at(profile: &Profile) -> Self {
+        let (line, typed) = channel();
+        // Nobody listens any more once the machine serves: then a line is dropped.
+        Self { screens: Terminals::open(profile, move |text| _ = line.send(text)), typed }
+    }
+
+    /// Shows a page.
+    pub fn show(&mut self, page: &Screen) {
+        // What was typed before the page was there answers nothing on it.
+        while self.typed.try_recv().is_ok() {}
+        self.screens.draw(page.text());
+    }
+
+    /// Adds a line to the page.
+    pub fn tell(&mut self, line: &str) {
+        self.screens.line(line);
+    }
+
+    /// What a person types after this; waits for as long as it takes.
+    pub fn ask(&mut self, question: &str) -> String {
+        self.screens.prompt(question);
+        // The terminals hold the sender as long as there are any.
+        self.typed.recv().unwrap_or_else(|_| {
+            loop {
+                std::thread::park();
+            }
+        })
+    }
+
+    /// What a person typed within this time, if anything.
+    pub fn typed_within(&mut self, wait: Duration) -> Option<String> {
+        self.typed.recv_timeout(wait).ok()
+    }
+
+    /// Does something of so many bytes, with a bar.
+    pub fn watch<T>(&mut self, what: &str, total: u64, work: impl FnOnce(&mut dyn FnMut(u64)) -> T) -> T {
+        let began = Instant::now();
+        let (mut drawn, mut done) = (began, 0);
+        let result = work(&mut |more| {
+            done += more;
+            if drawn.elapsed() > BAR {
+                self.screens.again(&bar(what, done, total, began.elapsed()));
+                drawn = Instant::now();
+            }
+        });
+        self.screens.again("");
+        result
+    }
+}
+
+/// A line that says how far it is: `writing slot a of disk 1  42 %  31.0 MB/s  2 s left`.
+fn bar(what: &str, done: u64, total: u64, since: Duration) -> String {
+    let rate = human::rate(done, since);
+    let left = since.mul_f64(total.saturating_sub(done) as f64 / done.max(1) as f64);
+    format!("{what}  {} %  {rate}  {} left", (done * 100 / total.max(1)).min(100), human::duration(left))
+}
+
+/// The page's name over every page.
+fn page(name: &str) -> Screen {
+    let mut page = Screen::new();
+    page.heading(&format!("Hoidla: {name}"));
+    page
+}
+
+#[cfg(test)]
+fn fits(page: &Screen) {
+    assert!(page.text().lines().count() <= 22, "a line for what is asked, and one for the answer:\n{}", page.text());
+    assert!(page.text().lines().all(|l| l.chars().count() <= 80), "{}", page.text());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_fits_its_line_and_never_passes_the_end() {
+        for (done, total) in [(0, 100), (50, 100), (150, 100), (0, 0), (u64::MAX / 200, u64::MAX / 100)] {
+            let line = bar("writing slot a of boot disk 2", done, total, Duration::from_secs(3));
+            assert!(line.len() <= 79, "{line}");
+            assert!(!line.contains("150"), "{line}");
+        }
+        assert!(bar("x", 50, 100, Duration::from_secs(3)).contains("50 %"));
+    }
+}
