@@ -255,6 +255,8 @@ pub fn update(
     progress: &mut dyn FnMut(usize, usize),
 ) -> anyhow::Result<()> {
     let (variables, slots) = (Variables::of(sys), slots::find(sys, profile));
+    // A firmware that was told to start the stick may have dropped them.
+    entries::register(&variables, &slots, slots.len() == slots::BOTH.len() * profile.boot_disks.len())?;
     let running = running(&variables, &slots)?;
     let into = entries::not_running(&slots, running);
     let all = slot.len() * into.len();

@@ -46,8 +46,6 @@ pub enum Start {
     Stick(PathBuf),
     /// Its first boot disk.
     Disk,
-    /// What its firmware chooses by itself, with a stick plugged in or none.
-    Own(Option<PathBuf>),
 }
 
 /// A machine's parts, as files.
@@ -319,10 +317,7 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
         Start::Stick(stick) => {
             c.args(["-device", "qemu-xhci", "-drive", &drive(stick, "stick"), "-device", &format!("usb-storage,drive=stick{}", first(1))]);
         }
-        Start::Own(Some(stick)) => {
-            c.args(["-device", "qemu-xhci", "-drive", &drive(stick, "stick"), "-device", "usb-storage,drive=stick"]);
-        }
-        Start::Disk | Start::Own(None) => {}
+        Start::Disk => {}
     }
     c
 }

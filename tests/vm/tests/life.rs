@@ -28,7 +28,7 @@ fn registers_are_foretold(machine: &Machine, embassy: &Embassy) {
 
 /// The machine once it is ready, and how long that took from its first word on.
 fn started(embassy: &Embassy) -> (Machine, Duration) {
-    let machine = Machine::start(&Parts { start: Start::Own(None), ..embassy.parts().unwrap() }).unwrap();
+    let machine = Machine::start(&Parts { by_entries: true, ..embassy.parts().unwrap() }).unwrap();
     let (program, _) = machine.wait("is PID 1").unwrap();
     let (ready, _) = machine.wait("ready to copy in").unwrap();
     (machine, ready - program)
@@ -41,7 +41,7 @@ fn from_stick(embassy: &Embassy) -> Parts {
 
 /// With the stick plugged in, and nobody at the firmware's menu.
 fn with_stick(embassy: &Embassy) -> Parts {
-    Parts { start: Start::Own(Some(embassy.stick())), ..embassy.parts().unwrap() }
+    Parts { start: Start::Stick(embassy.stick()), by_entries: true, ..embassy.parts().unwrap() }
 }
 
 /// A field engineer at the serial console, from empty disks to an enrolled machine.

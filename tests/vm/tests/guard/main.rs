@@ -8,6 +8,7 @@ mod ports;
 mod start;
 mod unseal;
 mod update;
+mod visit;
 
 use std::{
     ops::Deref,
