@@ -13,7 +13,7 @@ use hoidla_cli::{NextStep, files};
 use hoidla_crypto::sign::{self, Signed, VerifyingKey, open_self_signed};
 use hoidla_format::{
     Name, Note, Statement, statement,
-    statements::{ApplianceIdentity, Enrolment, Envelopes, Grant, Reader, Release, Site, Vault},
+    statements::{ApplianceIdentity, Enrolment, Envelopes, Grant, ImageManifest, Reader, Release, Site, Vault},
 };
 use hoidla_quorum::grant;
 
@@ -63,7 +63,7 @@ pub struct Papers {
     pub enrolments: Vec<Signed<Enrolment>>,
     /// Releases.
     pub releases: Vec<Signed<Release>>,
-    /// What tells of an appliance's TPM, as it came: site files, releases, enrolments, identities.
+    /// What tells of an appliance's TPM, as it came: site files, releases, manifests, enrolments, identities.
     notes: Vec<Vec<u8>>,
 }
 
@@ -79,7 +79,7 @@ impl Papers {
 
     /// Adds one statement, if it is of a kind that is kept here.
     pub fn add(&mut self, known: &Known, bytes: &[u8]) -> Result<()> {
-        if let Some(Site::KIND | Release::KIND | Enrolment::KIND | ApplianceIdentity::KIND) = kind(bytes) {
+        if let Some(Site::KIND | Release::KIND | ImageManifest::KIND | Enrolment::KIND | ApplianceIdentity::KIND) = kind(bytes) {
             self.notes.push(bytes.to_vec());
         }
         match kind(bytes) {

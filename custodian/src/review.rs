@@ -61,7 +61,8 @@ impl Page<'_> {
         screen.field("grant", &format!("{}, written {}", fingerprint::of_hash(&self.grant.hash), g.created));
         if let Some(a) = self.asked {
             let (digits, valid) = (fingerprint::of_hash(&a.challenge_hash), span(a.challenge.valid_for_seconds));
-            screen.field("challenge", &format!("{digits}, for {valid}, release {}", a.challenge.release));
+            let image = a.attested.as_ref().ok().and_then(|v| v.image.as_ref()).map_or(String::new(), |name| format!(", image {name} (its manifest fits)"));
+            screen.field("challenge", &format!("{digits}, for {valid}, release {}{image}", a.challenge.release));
         }
         screen.field("authority", &self.authority);
         let warnings = self.warnings();
@@ -110,6 +111,7 @@ fn few_words(doubt: Doubt) -> Option<&'static str> {
     match doubt {
         // Said in a line of its own, so of every report, or refused already.
         Doubt::Development | Doubt::SecureBoot | Doubt::OtherPapers | Doubt::Papers => None,
+        Doubt::OtherKeys => Some("its firmware also starts what others signed"),
         Doubt::SoftwareTpm => Some("its TPM is software"),
         Doubt::Discrete => Some("its TPM can be reached by wire"),
         Doubt::Replaced => Some("a later enrolment names another TPM"),

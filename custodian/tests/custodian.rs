@@ -204,7 +204,7 @@ fn a_lying_appliance_gets_no_share() {
 fn vouched(stage: &Stage) -> Vouched {
     let soft = SoftAppliance::new(&stage.known.site.statement, "lux-1", 1);
     let doubts = vec![Doubt::Development, Doubt::SoftwareTpm, Doubt::FirstUse, Doubt::Unmeasured, Doubt::SecureBoot];
-    Vouched { origin: soft.origin(), attest: soft.attest([0; 32]), release: name("drill"), doubts }
+    Vouched { origin: soft.origin(), attest: soft.attest([0; 32]), release: name("drill"), image: None, doubts }
 }
 
 /// A page as [`review`] shows it.

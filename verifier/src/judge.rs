@@ -26,13 +26,14 @@ pub fn believed(signed: &SignedCheckpoint, papers: &Papers) -> Result<Result<Ver
 pub fn whole(signed: &SignedCheckpoint, verified: &Verified) -> Report {
     let (head, own) = (signed.head(), &verified.own);
     let mut proven = vec![format!(
-        "the appliance {} signed for a log of {} leaves when its TPM's counter stood at {}, having been powered for {} in all and switched on {} times, by a clock that its owner can set forward; its registers were those of release {}",
+        "the appliance {} signed for a log of {} leaves when its TPM's counter stood at {}, having been powered for {} in all and switched on {} times, by a clock that its owner can set forward; its registers were those of release {}{}",
         head.origin(),
         head.size,
         head.counter,
         human::duration(std::time::Duration::from_millis(own.attest.clock.powered_ms)),
         own.attest.clock.resets,
         own.release,
+        own.image.as_ref().map_or(String::new(), |name| format!(", of the image {name} and its manifest")),
     )];
     proven.extend(
         verified.witnesses.iter().map(|w| format!("{} saw this head too, and found it consistent with all it saw before", w.origin)),
@@ -40,7 +41,7 @@ pub fn whole(signed: &SignedCheckpoint, verified: &Verified) -> Report {
     let mut not = vec!["that this is the newest head, or the only one: compare it with checkpoints that others hold".to_owned()];
     not.extend(doubts(own));
     verified.witnesses.iter().for_each(|w| not.extend(doubts(w)));
-    not.extend(own.doubts.iter().filter(|d| d.general()).map(|d| format!("what no report shows today: {d}")));
+    not.extend(own.doubts.iter().filter(|d| d.general()).map(|d| format!("for want of papers: {d}")));
     if verified.strangers > 0 {
         not.push(format!(
             "anything by {} of appliances that these papers don't tell of",

@@ -187,7 +187,7 @@ fn over(home: &Home, state: &State) -> bool {
 }
 
 fn vouched(v: &Vouched) -> Value {
-    json!({ "appliance": v.origin, "release": v.release, "doubts": v.doubts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    json!({ "appliance": v.origin, "release": v.release, "image": v.image, "doubts": v.doubts.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "powered_ms": v.attest.clock.powered_ms, "resets": v.attest.clock.resets })
 }
 
@@ -237,11 +237,14 @@ fn assurance(own: &Vouched) -> String {
     let list = |general| own.doubts.iter().filter(|d| d.general() == general).map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let (own_doubts, general) = (list(false), list(true));
     let mut text = format!("\nits registers were those of release {}", own.release);
+    if let Some(image) = &own.image {
+        text += &format!(", of the image {image} and its manifest");
+    }
     if !own_doubts.is_empty() {
         text += &format!("\nreduced assurance: {own_doubts}");
     }
     if !general.is_empty() {
-        text += &format!("\nwhat no report shows today: {general}");
+        text += &format!("\nfor want of papers: {general}");
     }
     text
 }

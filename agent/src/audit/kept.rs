@@ -23,7 +23,7 @@ use hoidla_crypto::sign::{self, VerifyingKey};
 use hoidla_format::{
     Hash32, Moment, Name, Statement, StreamId,
     statement::hash,
-    statements::{ApplianceIdentity, Enrolment, Release, Site},
+    statements::{ApplianceIdentity, Enrolment, ImageManifest, Release, Site},
 };
 use hoidla_log::{Receipt, SignedCheckpoint};
 use hoidla_verify::{Known, known::kind_of};
@@ -37,7 +37,7 @@ pub const MOST_PAPERS: usize = 4096;
 /// The most bytes of all papers that an appliance may show at once.
 pub const MOST_PAPER_BYTES: usize = 16 << 20;
 /// What an auditor needs of them.
-const WANTED: [&str; 4] = [Site::KIND, Release::KIND, Enrolment::KIND, ApplianceIdentity::KIND];
+const WANTED: [&str; 5] = [Site::KIND, Release::KIND, ImageManifest::KIND, Enrolment::KIND, ApplianceIdentity::KIND];
 /// The most alarms that are written down; later ones point to the last folder.
 const MOST_ALARMS: u32 = 1000;
 

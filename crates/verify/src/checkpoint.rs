@@ -8,7 +8,7 @@
 use hoidla_format::{
     Hash32, Malformed, Name,
     statement::Signature as Line,
-    statements::{PcrValue, Proof, Release},
+    statements::{ImageManifest, PcrValue, Proof, Release},
 };
 use hoidla_log::{Quote, Says, SignedCheckpoint};
 use p256::ecdsa::{Signature, signature::Verifier};
@@ -24,7 +24,7 @@ use crate::{
 /// Secure Boot's state.
 const SECURE_BOOT: u8 = 7;
 /// The measured image: firmware's measure, and the image's own.
-const IMAGE: [u8; 2] = [4, 11];
+pub(crate) const IMAGE: [u8; 2] = [4, 11];
 
 /// Why a checkpoint is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -93,8 +93,11 @@ pub enum Doubt {
     #[error("no measured image is shown: register 4 or 11 is zero, or the release doesn't name both")]
     Unmeasured,
     /// Nobody recorded what Secure Boot's register should be.
-    #[error("no release on record says what Secure Boot's register (7) must hold")]
+    #[error("no release and no image's manifest on record says what Secure Boot's register (7) must hold")]
     SecureBoot,
+    /// The image's manifest says another.
+    #[error("Secure Boot's register (7) is not what the image's manifest says: that machine's firmware knows other keys than the site's alone")]
+    OtherKeys,
     /// The papers in force are not measured.
     #[error("the papers in force were not measured (register 15)")]
     Papers,
@@ -115,7 +118,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// Whether this is so of every report today, and tells nothing of the appliance.
+    /// Whether this is for want of papers, and tells nothing of the appliance.
     pub fn general(self) -> bool {
         self == Self::SecureBoot
     }
@@ -136,6 +139,8 @@ pub struct Vouched {
     pub attest: Attest,
     /// The release it ran.
     pub release: Name,
+    /// The image that leads to its registers, if the authority's manifest of it is among the papers.
+    pub image: Option<Name>,
     /// What makes it worth less.
     pub doubts: Vec<Doubt>,
 }
@@ -209,11 +214,23 @@ pub(crate) fn vouch(line: &Line, who: &Attester, text: &str, says: Says, known: 
         return Err(Refusal::Registers(name()));
     }
     let (release, newest) = release(&registers, who, known)?;
+    let image = known.image(&registers);
     let mut doubts = doubts(who, &attest, &registers, release);
+    doubts.extend(secure_boot(&registers, release, image));
     doubts.extend(other_papers(&registers, who, known).then_some(Doubt::OtherPapers));
     doubts.extend(known.replaced(who).then_some(Doubt::Replaced));
     doubts.extend((release.epoch < newest).then_some(Doubt::OldRelease));
-    Ok(Vouched { origin: name(), attest, release: release.name.clone(), doubts })
+    Ok(Vouched { origin: name(), attest, release: release.name.clone(), image: image.map(|m| m.name.clone()), doubts })
+}
+
+/// What Secure Boot's register leaves open. A release that names it was held against it already.
+fn secure_boot(registers: &[PcrValue], release: &Release, image: Option<&ImageManifest>) -> Option<Doubt> {
+    let foretold = image.and_then(|m| m.pcrs.iter().find(|p| p.index == SECURE_BOOT));
+    match foretold {
+        _ if release.pcrs.iter().any(|p| p.index == SECURE_BOOT) => None,
+        Some(foretold) => (!registers.contains(foretold)).then_some(Doubt::OtherKeys),
+        None => Some(Doubt::SecureBoot),
+    }
 }
 
 /// The newest release that approves these registers, and the newest epoch on record.
@@ -238,7 +255,6 @@ fn doubts(who: &Attester, attest: &Attest, registers: &[PcrValue], release: &Rel
         (!matches!(&who.identity.tpm[..], "software" | "firmware"), Doubt::Discrete),
         (who.proof != Proof::CredentialActivated, Doubt::FirstUse),
         (!IMAGE.into_iter().all(|i| !zero(i) && release.pcrs.iter().any(|p| p.index == i)), Doubt::Unmeasured),
-        (release.pcrs.iter().all(|p| p.index != SECURE_BOOT), Doubt::SecureBoot),
         (zero(PAPERS), Doubt::Papers),
         (!attest.clock.safe, Doubt::Clock),
         (!who.named, Doubt::NotNamed),

@@ -8,11 +8,11 @@
 use hoidla_crypto::sign::{self, SignError, Signed, VerifyingKey};
 use hoidla_format::{
     Hash32, Moment, Name, Statement, StatementError, statement,
-    statements::{ApplianceIdentity, Enrolment, Proof, Release, Site},
+    statements::{ApplianceIdentity, Enrolment, ImageManifest, PcrValue, Proof, Release, Site},
 };
 use thiserror::Error;
 
-use crate::{PolicyRef, Public, PublicError, ReleaseError, ReleasePublic, TpmName, measured, release};
+use crate::{PolicyRef, Public, PublicError, ReleaseError, ReleasePublic, TpmName, checkpoint::IMAGE, measured, release};
 
 /// The name under which the authority signs.
 const AUTHORITY: &str = "authority";
@@ -79,6 +79,7 @@ pub struct Known {
     sites: Vec<Signed<Site>>,
     site_files: Vec<(Name, u32, Hash32)>,
     releases: Vec<Release>,
+    manifests: Vec<ImageManifest>,
     attesters: Vec<Attester>,
     passed_over: Vec<KnownError>,
 }
@@ -89,6 +90,7 @@ struct Pile {
     sites: Vec<Signed<Site>>,
     site_files: Vec<(Name, u32, Hash32)>,
     releases: Vec<Signed<Release>>,
+    manifests: Vec<ImageManifest>,
     enrolments: Vec<Signed<Enrolment>>,
     identities: Vec<(Hash32, ApplianceIdentity)>,
 }
@@ -100,7 +102,7 @@ pub fn kind_of(bytes: &[u8]) -> Option<&str> {
 }
 
 impl Known {
-    /// Takes in site files, releases, enrolments and identities; passes over papers of other kinds.
+    /// Takes in site files, releases, manifests of images, enrolments and identities; passes over papers of other kinds.
     /// Of one site's files the newest counts; what the authority signed and doesn't fit that one,
     /// such as a release under an earlier release key, is passed over.
     pub fn gather<'a>(authority: &VerifyingKey, papers: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, KnownError> {
@@ -109,7 +111,7 @@ impl Known {
             pile.add(paper, authority)?;
         }
         pile.site_files.sort();
-        let mut known = Self { sites: pile.sites, site_files: pile.site_files, ..Self::default() };
+        let mut known = Self { sites: pile.sites, site_files: pile.site_files, manifests: pile.manifests, ..Self::default() };
         for release in &pile.releases {
             if let Some(site) = known.site(&release.statement.site) {
                 match release_key(site).and_then(|key| Ok(release::check(&release.statement, &key)?)) {
@@ -158,6 +160,12 @@ impl Known {
         self.releases.iter().filter(move |r| r.site == *site)
     }
 
+    /// The manifest of the image that leads to these registers, if it is here.
+    pub fn image(&self, registers: &[PcrValue]) -> Option<&ImageManifest> {
+        let leads = |m: &&ImageManifest| IMAGE.iter().all(|i| m.pcrs.iter().any(|p| p.index == *i && registers.contains(p)));
+        self.manifests.iter().find(leads)
+    }
+
     /// Why papers of the authority were passed over.
     pub fn passed_over(&self) -> &[KnownError] {
         &self.passed_over
@@ -182,6 +190,7 @@ impl Pile {
                 self.add_site(site, authority)?;
             }
             Some(Release::KIND) => self.releases.push(open(paper, authority)?),
+            Some(ImageManifest::KIND) => self.manifests.push(open(paper, authority)?.statement),
             Some(Enrolment::KIND) => self.enrolments.push(open(paper, authority)?),
             Some(ApplianceIdentity::KIND) => {
                 let not_text = KnownError::Identity(StatementError::NotAStatement("it is not text"));
