@@ -21,6 +21,7 @@ lint:
     fi
     if cargo clippy --version >/dev/null 2>&1; then
         cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+        cargo clippy --workspace --test slow --locked --quiet -- -D warnings
     else
         echo "not checked: lints (clippy is not installed; rustup component add clippy)"
     fi
@@ -46,7 +47,7 @@ vm:
 # the appliance as a machine: Secure Boot, TPM, power cuts
 vm-test:
     cargo build --workspace --bins --locked
-    cargo test --workspace --locked --test life --test guard
+    cargo test --workspace --locked --test life --test guard --test slow
 
 # how fast: prints a table and writes target/bench.json
 bench *ARGS:

@@ -61,7 +61,12 @@ impl Page<'_> {
         screen.field("grant", &format!("{}, written {}", fingerprint::of_hash(&self.grant.hash), g.created));
         if let Some(a) = self.asked {
             let (digits, valid) = (fingerprint::of_hash(&a.challenge_hash), span(a.challenge.valid_for_seconds));
-            let image = a.attested.as_ref().ok().and_then(|v| v.image.as_ref()).map_or(String::new(), |name| format!(", image {name} (its manifest fits)"));
+            let image = a
+                .attested
+                .as_ref()
+                .ok()
+                .and_then(|v| v.image.as_ref())
+                .map_or(String::new(), |name| format!(", image {name} (its manifest fits)"));
             screen.field("challenge", &format!("{digits}, for {valid}, release {}{image}", a.challenge.release));
         }
         screen.field("authority", &self.authority);

@@ -60,35 +60,17 @@ fn copy(from: &Slot, to: &Slot, authority: &VerifyingKey) -> anyhow::Result<()> 
 mod tests {
     use std::path::Path;
 
-    use hoidla_format::{Bytes, Hash32};
     use hoidla_medium::disk::{BootDisk, LEAST, lay_out};
-    use hoidla_papers::{Office, name};
+    use hoidla_papers::{Office, signed_image};
     use hoidla_verify::pe::Image;
-    use sha2::{Digest, Sha256};
 
     use super::*;
 
     const IMAGE: &[u8] = include_bytes!("../../../tests/vectors/boot/image.efi");
 
-    fn hash(bytes: &[u8]) -> Hash32 {
-        Hash32(Sha256::digest(bytes).into())
-    }
-
     /// A slot's bytes, signed for by this office.
     fn signed(office: &Office) -> Vec<u8> {
-        let signed = Image::parse(IMAGE).unwrap().with_signature(b"any signature");
-        let image = Image::parse(&signed).unwrap();
-        let manifest = ImageManifest {
-            name: name("2026-12"),
-            development: true,
-            profile: name("rack"),
-            unsigned: hash(&image.unsigned()),
-            signed: hash(&signed),
-            certificate: Bytes(vec![1]),
-            firmware: vec![],
-            pcrs: manifest::registers(&image, &[1], &[]).unwrap(),
-            software: vec![],
-        };
+        let (signed, manifest) = signed_image(IMAGE, &[1]);
         slot::write(&hoidla_medium::Slot { manifest: office.sign(&manifest).into_bytes(), certificate: vec![1], image: signed }).unwrap()
     }
 

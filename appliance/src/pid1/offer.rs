@@ -161,19 +161,13 @@ pub fn judge(slot: &Slot, ground: &Ground<'_>) -> Result<Offer, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use hoidla_format::{Bytes, Hash32};
-    use hoidla_papers::{Office, name};
+    use hoidla_papers::{Office, name, signed_image};
     use hoidla_verify::boot::signature_list;
-    use sha2::{Digest, Sha256};
 
     use super::*;
 
     const IMAGE: &[u8] = include_bytes!("../../../tests/vectors/boot/image.efi");
     const CERTIFICATE: &[u8] = b"a boot key's certificate";
-
-    fn hash(bytes: &[u8]) -> Hash32 {
-        Hash32(Sha256::digest(bytes).into())
-    }
 
     /// A home, an image that it signed and approved, and the machine that the image is for.
     struct Scene {
@@ -190,23 +184,9 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             let office = Office::new(1);
-            let unsigned = Image::parse(IMAGE).unwrap();
-            let signed = unsigned.with_signature(b"any signature");
-            let image = Image::parse(&signed).unwrap();
-            let pcrs = manifest::registers(&image, CERTIFICATE, &[]).unwrap();
-            let approved: Vec<PcrValue> = pcrs.iter().filter(|p| APPROVED.contains(&p.index)).cloned().collect();
+            let (signed, manifest) = signed_image(IMAGE, CERTIFICATE);
+            let approved: Vec<PcrValue> = manifest.pcrs.iter().filter(|p| APPROVED.contains(&p.index)).cloned().collect();
             let site = office.site("testland", &["embassy"]);
-            let manifest = ImageManifest {
-                name: name("2026-12"),
-                development: true,
-                profile: name("rack"),
-                unsigned: hash(&image.unsigned()),
-                signed: hash(&signed),
-                certificate: Bytes(CERTIFICATE.to_vec()),
-                firmware: vec![],
-                pcrs,
-                software: vec![],
-            };
             let releases = vec![office.release(&site, 4, approved.clone()), office.release(&site, 3, approved)];
             let may_start = [signature_list(&[1; 16], b"another"), signature_list(&[2; 16], CERTIFICATE)].concat();
             Self { image: signed, manifest, releases, profile: name("rack"), development: true, counter: 4, may_start, office }

@@ -27,7 +27,7 @@ fn the_machine_of_the_tests_has_what_they_use() {
     assert_eq!((profile.trays.len(), profile.boot_disks.len()), (2, 2));
     assert_eq!(profile.boot_disks[1].place.to_string(), "0000:00:1f.2 port 2");
     assert_eq!(profile.port(Role::Door).unwrap().plug.to_string(), "0000:00:03.0");
-    assert_eq!(profile.port(Role::Health), None);
+    assert_eq!(profile.port(Role::Health).unwrap().plug.to_string(), "0000:00:02.0");
     assert_eq!((profile.consoles[1].device(), profile.consoles[1].speed()), ("ttyS0", Some(115_200)));
 }
 

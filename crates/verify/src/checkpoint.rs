@@ -96,7 +96,9 @@ pub enum Doubt {
     #[error("no release and no image's manifest on record says what Secure Boot's register (7) must hold")]
     SecureBoot,
     /// The image's manifest says another.
-    #[error("Secure Boot's register (7) is not what the image's manifest says: that machine's firmware knows other keys than the site's alone")]
+    #[error(
+        "Secure Boot's register (7) is not what the image's manifest says: that machine's firmware knows other keys than the site's alone"
+    )]
     OtherKeys,
     /// The papers in force are not measured.
     #[error("the papers in force were not measured (register 15)")]

@@ -6,7 +6,7 @@ use hoidla_format::{
     statements::{Enrolment, ImageManifest, Site},
 };
 use hoidla_log::{Quote, Says, SignedCheckpoint};
-use hoidla_papers::{Log, Office, SoftAppliance, register};
+use hoidla_papers::{Log, Office, SoftAppliance, register, signed_image};
 use hoidla_verify::{Doubt, Known, KnownError, Refusal, TpmName, Verified, checkpoint::check};
 
 struct World {
@@ -137,12 +137,10 @@ fn an_unmeasured_image_and_an_older_release_are_said() {
 fn an_image_is_named_by_its_manifest_which_says_what_secure_boot_must_hold() {
     let w = World::new();
     let manifest = |seven: Hash32| {
-        let mut pcrs: Vec<_> = w.one.registers.iter().filter(|r| [4, 7, 11].contains(&r.index)).cloned().collect();
-        pcrs.iter_mut().filter(|p| p.index == 7).for_each(|p| p.value = seven);
-        let (name, profile) = ("autumn".parse().unwrap(), "qemu-q35".parse().unwrap());
-        let (unsigned, signed) = (Hash32([1; 32]), Hash32([2; 32]));
-        let certificate = hoidla_format::Bytes(vec![3]);
-        ImageManifest { name, development: true, profile, unsigned, signed, certificate, firmware: vec![], pcrs, software: vec![] }
+        let (_, mut manifest) = signed_image(include_bytes!("../../../tests/vectors/boot/image.efi"), &[3]);
+        manifest.pcrs = w.one.registers.iter().filter(|r| [4, 7, 11].contains(&r.index)).cloned().collect();
+        manifest.pcrs.iter_mut().filter(|p| p.index == 7).for_each(|p| p.value = seven);
+        manifest
     };
     let with = |m: &ImageManifest| {
         let papers = [w.papers(), vec![w.office.sign(m)]].concat();
@@ -150,7 +148,7 @@ fn an_image_is_named_by_its_manifest_which_says_what_secure_boot_must_hold() {
     };
     let seven = w.one.registers.iter().find(|r| r.index == 7).unwrap().value;
     let own = with(&manifest(seven));
-    assert_eq!((own.image, own.doubts.len()), (Some("autumn".parse().unwrap()), 3), "Secure Boot's register is no doubt");
+    assert_eq!((own.image, own.doubts.len()), (Some("2026-12".parse().unwrap()), 3), "Secure Boot's register is no doubt");
     assert!(with(&manifest(Hash32([9; 32]))).doubts.contains(&Doubt::OtherKeys));
     let mut other = manifest(seven);
     other.pcrs[0].value = Hash32([9; 32]);

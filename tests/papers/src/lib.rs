@@ -7,7 +7,7 @@
 use hoidla_crypto::{Secret, sign::SigningKey};
 use hoidla_format::{
     ByteRange, Bytes, Hash32, Leaf, Moment, Name, Note, StreamId, statement,
-    statements::{ApplianceEntry, ApplianceIdentity, Endorsement, Enrolment, KeyCreated, PcrValue, Proof, Release, Site},
+    statements::{ApplianceEntry, ApplianceIdentity, Endorsement, Enrolment, ImageManifest, KeyCreated, PcrValue, Proof, Release, Site},
 };
 use hoidla_log::{
     Checkpoint, Extension, Leaves, Nodes, Quote, Receipt, Says, SignedCheckpoint, consistency, inclusion, root, tree::leaf_hash,
@@ -16,12 +16,14 @@ use hoidla_verify::{
     Attest, ClockInfo, Created, PolicyRef, Public, ReleaseKey, Terms, TpmName,
     attest::endorsed,
     identity::qualifying,
-    measured,
+    manifest, measured,
+    pe::Image,
     policy::pcr_digest,
     public::{Point, Shape},
     release,
 };
 use p256::ecdsa::{Signature, signature::Signer};
+use sha2::{Digest, Sha256};
 
 /// A name.
 ///
@@ -29,6 +31,29 @@ use p256::ecdsa::{Signature, signature::Signer};
 /// If it is none.
 pub fn name(n: &str) -> Name {
     n.parse().expect("a name")
+}
+
+/// An image file with a signature that no firmware looks at, and its manifest as `2026-12` for
+/// machines of the profile `rack`.
+///
+/// # Panics
+/// If it is no image.
+pub fn signed_image(unsigned: &[u8], certificate: &[u8]) -> (Vec<u8>, ImageManifest) {
+    let signed = Image::parse(unsigned).expect("an image").with_signature(b"any signature");
+    let image = Image::parse(&signed).expect("the same image");
+    let hash = |bytes: &[u8]| Hash32(Sha256::digest(bytes).into());
+    let manifest = ImageManifest {
+        name: name("2026-12"),
+        development: true,
+        profile: name("rack"),
+        unsigned: hash(&image.unsigned()),
+        signed: hash(&signed),
+        certificate: Bytes(certificate.to_vec()),
+        firmware: vec![],
+        pcrs: manifest::registers(&image, certificate, &[]).expect("an image's registers"),
+        software: vec![],
+    };
+    (signed, manifest)
 }
 
 /// The authority: what it signs statements and releases with.

@@ -13,7 +13,7 @@ fn without_secure_boot_the_tpm_is_not_used() {
     let embassy = shared.turn();
     let mut spare = embassy.spare("insecure").unwrap();
     variables::write(Path::new(VARIABLES), &spare.parts.variables, &[]).unwrap();
-    let machine = refused(&embassy, &spare, "setup mode: enrol the site's Secure Boot keys");
+    let machine = refused(&embassy, &spare, "the firmware is in setup mode: start the machine from the stick");
     assert!(machine.lines("PCR 4: ").is_empty(), "the TPM was asked");
     drop(machine);
 
