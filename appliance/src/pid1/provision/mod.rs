@@ -13,6 +13,7 @@ mod retire;
 mod stick;
 mod update;
 mod visit;
+mod words;
 
 use std::{
     path::PathBuf,

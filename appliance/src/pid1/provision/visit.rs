@@ -20,7 +20,7 @@ use super::{
     boot_disks::{Found, Holds, boot_disks},
     install, page, retire,
     stick::Stick,
-    update,
+    update, words,
 };
 use crate::{
     config::State,
@@ -42,9 +42,10 @@ pub struct Brought {
 }
 
 /// What a person may ask for on a machine that is set up, and what that is.
-const WORDS: [(&str, &str); 5] = [
+const WORDS: [(&str, &str); 6] = [
     ("update", "try this stick's image, and keep it if it comes up"),
     ("repair", "put image and state onto a boot disk that was replaced"),
+    ("words", "take what home says to this machine: a disk, time, a count"),
     ("anew", "forget the enrolment: the board or the TPM was replaced"),
     ("retire", "the machine leaves for good: its disks are erased"),
     ("start", "change nothing and start the machine again"),
@@ -55,16 +56,18 @@ pub fn visit(room: &mut Room, state: Option<&State>) -> anyhow::Result<End> {
     let brought = brought(room)?;
     fits(room);
     let key = endorse(&brought.stick)?;
-    let mut trouble = None;
     loop {
         let done = match state {
-            None => blank(room, &brought, &key, trouble.take()),
-            Some(state) => set_up(room, &brought, state, &key, trouble.take()),
+            None => blank(room, &brought, &key),
+            Some(state) => set_up(room, &brought, state, &key),
         };
         match done {
             Ok(Some(end)) => return Ok(end),
             Ok(None) => {}
-            Err(e) => trouble = Some(told(&e)),
+            Err(e) => {
+                told(&e).lines().for_each(|line| room.person.tell(line));
+                room.person.ask("Press Enter to look again:");
+            }
         }
     }
 }
@@ -118,10 +121,10 @@ fn endorse(stick: &Stick) -> anyhow::Result<String> {
     identify::ek_digits(&endorsement.ek)
 }
 
-fn blank(room: &mut Room, brought: &Brought, key: &str, trouble: Option<String>) -> anyhow::Result<Option<End>> {
+fn blank(room: &mut Room, brought: &Brought, key: &str) -> anyhow::Result<Option<End>> {
     let disks = boot_disks(&room.sys, &room.profile)?;
-    room.person.show(&new_machine(room.profile.title.as_str(), brought, key, &disks, room.profile.boot_disks.len(), trouble.as_deref()));
-    ensure_a_disk(&disks)?;
+    room.person.show(&new_machine(room.profile.title.as_str(), brought, key, &disks, room.profile.boot_disks.len()));
+    ensure!(!disks.is_empty(), "no boot disk is in its place: put two in");
     room.person.ask("Press Enter to go on, or the power button to leave it at this:");
     let images = [&brought.bytes[..]; 2];
     if !install::install(room, &disks, brought.manifest.name.as_str(), images)? {
@@ -131,12 +134,7 @@ fn blank(room: &mut Room, brought: &Brought, key: &str, trouble: Option<String>)
     Ok(Some(End::Restart))
 }
 
-fn ensure_a_disk(disks: &[Found]) -> anyhow::Result<()> {
-    ensure!(!disks.is_empty(), "no boot disk is in its place: put two in, then start the stick again");
-    Ok(())
-}
-
-fn new_machine(title: &str, brought: &Brought, key: &str, disks: &[Found], all: usize, trouble: Option<&str>) -> Screen {
+fn new_machine(title: &str, brought: &Brought, key: &str, disks: &[Found], all: usize) -> Screen {
     let mut s = page("a machine that is not set up");
     s.field("machine", title).field("image", &image(&brought.manifest)).field("TPM", key);
     disks.iter().for_each(|d| _ = s.field(&d.name, &d.line()[d.name.len() + 2..]));
@@ -149,9 +147,6 @@ fn new_machine(title: &str, brought: &Brought, key: &str, disks: &[Found], all: 
     }
     s.words("endorsement.txt is on the stick.");
     s.words("At home, before it is shipped: write the TPM's digits down with the machine's serial number, switch off, and give the stick to the authority. At the rack: go on.");
-    if let Some(why) = trouble {
-        s.gap().words(why);
-    }
     s
 }
 
@@ -159,13 +154,14 @@ fn image(manifest: &ImageManifest) -> String {
     format!("{}{}", manifest.name, if manifest.development { " (DEVELOPMENT: for drills and tests only)" } else { "" })
 }
 
-fn set_up(room: &mut Room, brought: &Brought, state: &State, key: &str, trouble: Option<String>) -> anyhow::Result<Option<End>> {
+fn set_up(room: &mut Room, brought: &Brought, state: &State, key: &str) -> anyhow::Result<Option<End>> {
     let disks = boot_disks(&room.sys, &room.profile)?;
     let name = identify::known(state).ok().map(|identity| identity.name.to_string());
-    room.person.show(&menu(name.as_deref(), brought, key, &disks, trouble.as_deref()));
+    room.person.show(&menu(name.as_deref(), brought, key, &disks));
     match room.person.ask("Type one of these words:").as_str() {
         "update" => update::update(room, brought, state),
         "repair" => repair(room, &disks),
+        "words" => words::take(room, brought, state),
         "anew" => retire::anew(room, state, name.as_deref()),
         "retire" => retire::retire(room, brought, state),
         "start" => Ok(Some(End::Restart)),
@@ -173,15 +169,12 @@ fn set_up(room: &mut Room, brought: &Brought, state: &State, key: &str, trouble:
     }
 }
 
-fn menu(name: Option<&str>, brought: &Brought, key: &str, disks: &[Found], trouble: Option<&str>) -> Screen {
+fn menu(name: Option<&str>, brought: &Brought, key: &str, disks: &[Found]) -> Screen {
     let mut s = page(name.unwrap_or("a machine that is set up and not enrolled"));
     s.field("the stick", &image(&brought.manifest)).field("TPM", key);
     disks.iter().for_each(|d| _ = s.field(&d.name, &d.line()[d.name.len() + 2..]));
     s.gap();
     WORDS.iter().for_each(|(word, what)| _ = s.field(word, what));
-    if let Some(why) = trouble {
-        s.gap().words(why);
-    }
     s
 }
 
@@ -227,11 +220,11 @@ mod tests {
     fn every_page_fits_the_screen() {
         let other = || Holds::Other("a disk of another Hoidla store, 0123456789abcdef0123456789abcdef".into());
         let disks = [found("boot disk 1", "S4EVNX0R123456", other()), found("boot disk 2", &"9".repeat(64), other())];
-        let (key, why) = ("0123 4567 89ab cdef 0123 4567", "the stick takes no writes: is it write-protected?");
+        let key = "0123 4567 89ab cdef 0123 4567";
         for disks in [&disks[..], &disks[..1]] {
-            super::super::fits(&new_machine("QEMU q35, OVMF, swtpm", &brought(), key, disks, 2, Some(why)));
-            super::super::fits(&menu(Some("lux-1"), &brought(), key, disks, Some(why)));
-            super::super::fits(&menu(None, &brought(), key, disks, None));
+            super::super::fits(&new_machine("QEMU q35, OVMF, swtpm", &brought(), key, disks, 2));
+            super::super::fits(&menu(Some("lux-1"), &brought(), key, disks));
+            super::super::fits(&menu(None, &brought(), key, disks));
         }
         let sentence = "the watchdog \"iTCO_wdt\" is not there (found: []): is its module in the profile?".to_owned();
         super::super::fits(&differing("QEMU q35, OVMF, swtpm", &vec![sentence; 30]));

@@ -45,6 +45,24 @@ fn a_stick_repairs_updates_retires_and_forgets_what_it_was_asked_to() {
     machine.wait("the update to drill came up").unwrap();
     drop(machine);
 
+    // What home says to it counts, and nobody else's word.
+    let seen = "7".repeat(64);
+    let allow = ["disk", "allow", "lux-1", "--tray", "2", "--seen", &seen, "--home", "home/authority"];
+    let passphrase = ["--passphrase-file", "home/authority/passphrase"];
+    let signed = embassy.stage.programs.must("hoidla-provision", &[&allow[..], &passphrase, &["--json"]].concat()).unwrap().out;
+    let signed: serde_json::Value = serde_json::from_str(&signed).unwrap();
+    let word = fs::read(embassy.stage.at(signed["file"].as_str().unwrap())).unwrap();
+    let forged = String::from_utf8(word.clone()).unwrap().replacen("tray = 2", "tray = 1", 1);
+    let mut bytes = fs::read(&stick).unwrap();
+    papers::put(&mut bytes[PAPERS], "word.txt", &word).unwrap();
+    papers::put(&mut bytes[PAPERS], "forged.txt", forged.as_bytes()).unwrap();
+    fs::write(&stick, bytes).unwrap();
+    let mut machine = visited(&spare, &stick);
+    machine.type_in("words\n").unwrap();
+    machine.wait("forged.txt: NOT taken").unwrap();
+    machine.wait("word.txt: taken: the disk in tray 2 may be erased").unwrap();
+    drop(machine);
+
     // Another name than its own ends nothing; its own ends it for good.
     let mut machine = visited(&spare, &stick);
     machine.type_in("retire\n").unwrap();
