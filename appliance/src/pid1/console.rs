@@ -43,7 +43,7 @@ pub async fn keep(sys: &Path, profile: &Profile, state: &State, appliance: Arc<D
     loop {
         if let Some((page, numbers)) = look(sys, profile, state, &mut copying) {
             if page != shown || drawn.elapsed() > AGAIN {
-                screens.draw(&format!("{page}\n{HELP}"));
+                screens.draw(&format!("{}\n\n{HELP}", page.trim_end()));
                 (shown, drawn) = (page.clone(), Instant::now());
             }
             told.send_replace((page, numbers));
