@@ -187,7 +187,7 @@ pub async fn start_under(state: &State, config: &Config, papers: Papers, setting
     let standing: Vec<String> = checkpoints.alarm().into_iter().collect();
     standing.iter().for_each(|what| tracing::error!("ALARM: {what}"));
     let ceremonies = Arc::new(Ceremonies::new(ground, (signer.clone(), measured), tpm.clone(), helpers, admission.clone(), store.clone()));
-    let updates = Arc::new(Updates::new(state.clone(), authority, tpm.clone(), papers.clone()));
+    let updates = Arc::new(Updates::new(state.clone(), tpm.clone(), papers.clone()));
     let keeper = Arc::new(Keeper::new(store.clone(), tpm, papers.clone(), ceremonies.clone(), state.clone(), authority));
     keeper.promise().await?;
     let scrubber = Scrubber::new(store.clone());

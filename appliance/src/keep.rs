@@ -22,10 +22,15 @@ use anyhow::{Context, ensure};
 use hoidla_format::{
     Hash32,
     state::{BLOCK, Change, Entry, FilePath, MOST},
+    statement,
+    statements::ApplianceIdentity,
 };
 
 /// What only this start is concerned with, and is never kept.
 const PASSING: &[&str] = &["appliance.toml", "health.json", "measured.txt"];
+
+/// Where the state says whose it is.
+const IDENTITY: &str = "identity.txt";
 
 /// All files of the state.
 type Files = BTreeMap<FilePath, Vec<u8>>;
@@ -99,6 +104,7 @@ impl Keeper {
         }
         ensure!(!disks.is_empty(), "no boot disk can be read; is one of them plugged in where the profile says?");
         let found: Vec<Option<Found>> = disks.iter_mut().map(Disk::find).collect();
+        one_machine(&disks, &found)?;
         let newest = found.iter().flatten().max_by_key(|f| f.sequence);
         let (sequence, hash) = newest.map_or((0, Hash32([0; 32])), |f| (f.sequence, f.hash));
         let files = newest.map(|f| f.files.clone()).unwrap_or_default();
@@ -234,6 +240,29 @@ fn apply(files: &mut Files, changes: Vec<Change>) {
     }
 }
 
+/// Refuses boot disks that hold the states of different machines: the longer one would be put in
+/// the place of the other, which is lost then.
+fn one_machine(disks: &[Disk], found: &[Option<Found>]) -> anyhow::Result<()> {
+    let owners = disks.iter().zip(found).filter_map(|(disk, found)| Some((disk, owner(&found.as_ref()?.files)?)));
+    let mut owners = owners.collect::<Vec<_>>().into_iter();
+    let Some((first, one)) = owners.next() else { return Ok(()) };
+    let other = owners.find(|(_, other)| *other != one);
+    ensure!(
+        other.is_none(),
+        "boot disks of two machines are in this one: {} holds the state of {one}, another that of {}; take out the one that isn't this machine's",
+        first.path.display(),
+        other.map_or(String::new(), |(_, other)| other)
+    );
+    Ok(())
+}
+
+/// Whose state it is, once it says so: `SITE/NAME`.
+fn owner(files: &Files) -> Option<String> {
+    let text = files.iter().find(|(path, _)| path.as_str() == IDENTITY)?.1;
+    let identity: ApplianceIdentity = statement::parse(std::str::from_utf8(text).ok()?).ok()?;
+    Some(format!("{}/{}", identity.site, identity.name))
+}
+
 /// All files below a folder that are kept; those half written (`.new`) are none.
 fn read_all(folder: &Path) -> anyhow::Result<Files> {
     let mut files = Files::new();
@@ -257,6 +286,8 @@ fn read_all(folder: &Path) -> anyhow::Result<Files> {
 
 #[cfg(test)]
 mod tests {
+    use hoidla_papers::{Office, SoftAppliance};
+
     use super::*;
 
     const SIZE: u64 = 64 * BLOCK as u64;
@@ -280,10 +311,14 @@ mod tests {
 
         /// Starts with these disks; the folder is new each time.
         fn start(&self, disks: &[&str]) -> Keeper {
+            self.try_start(disks).unwrap()
+        }
+
+        fn try_start(&self, disks: &[&str]) -> anyhow::Result<Keeper> {
             let folder = self.scratch.path().join("state");
             _ = fs::remove_dir_all(&folder);
             fs::create_dir(&folder).unwrap();
-            Keeper::open(&folder, &disks.iter().map(|d| self.disk(d)).collect::<Vec<_>>()).unwrap()
+            Keeper::open(&folder, &disks.iter().map(|d| self.disk(d)).collect::<Vec<_>>())
         }
 
         fn put(&self, keeper: &mut Keeper, path: &str, text: &str) {
@@ -296,6 +331,22 @@ mod tests {
 
     fn text(keeper: &Keeper, path: &str) -> Option<String> {
         fs::read_to_string(keeper.folder.join(path)).ok()
+    }
+
+    #[test]
+    fn another_machines_boot_disk_takes_nothing_from_this_one() {
+        let rack = Rack::new();
+        let site = Office::new(1).site("lux", &["lux-1", "lux-2"]);
+        let identity = |name: &str| statement::write(&SoftAppliance::new(&site, name, 2).identity);
+        rack.put(&mut rack.start(&["a"]), IDENTITY, &identity("lux-1"));
+        let mut other = rack.start(&["b"]);
+        rack.put(&mut other, "papers/site.txt", "the longer state");
+        rack.put(&mut other, IDENTITY, &identity("lux-2"));
+        drop(other);
+        let why = rack.try_start(&["a", "b"]).err().expect("two machines").to_string();
+        assert!(why.contains("lux/lux-1") && why.contains("lux/lux-2") && why.contains("take out"), "{why}");
+        assert_eq!(text(&rack.start(&["a"]), IDENTITY), Some(identity("lux-1")));
+        assert_eq!(text(&rack.start(&["b"]), IDENTITY), Some(identity("lux-2")));
     }
 
     #[test]

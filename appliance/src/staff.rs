@@ -52,6 +52,8 @@ impl Copying {
 /// What is known of the machine around the appliance.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
+    /// Whether a cable is in the door's network port, if the port says so.
+    pub cable: Option<bool>,
     /// Boot disks that work, and all.
     pub boot_disks: (usize, usize),
     /// What its sensors say.
@@ -65,7 +67,10 @@ pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) 
     if panel.development {
         s.words("A machine for drills and tests only.");
     }
-    s.field("copying in", &copying.words(now));
+    match machine.cable {
+        Some(false) => s.field("copying in", "not possible: NO CABLE is in the door's network port, or its other end is off"),
+        _ => s.field("copying in", &copying.words(now)),
+    };
     s.field("switch off", switching_off(panel));
     s.field("disks", &format!("{} of {} are whole", panel.disks.1, panel.disks.0));
     for tray in &panel.trays {
@@ -111,6 +116,7 @@ pub fn metrics(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment)
     gauge("copying_in", "1 if something is copied in", copying.goes_on(now).into());
     gauge("disks", "Disks of the store", panel.disks.0.into());
     gauge("disks_whole", "Disks of the store that are whole", panel.disks.1.into());
+    gauge("door_cable", "1 if a cable is in the door's network port", machine.cable.unwrap_or(true).into());
     gauge("boot_disks", "Boot disks", all as i64);
     gauge("boot_disks_working", "Boot disks that work", work as i64);
     gauge("alarms", "Alarms and damage since the start", (panel.alarms + panel.damaged) as i64);
@@ -160,7 +166,7 @@ mod tests {
 
     fn machine() -> Machine {
         let reading = |name: &str, kind: &str, value| Reading { name: name.into(), kind: kind.into(), value, alarm: value.is_none() };
-        Machine { boot_disks: (2, 2), readings: vec![reading("inlet", "temp", Some(24)), reading("rear", "fan", None)] }
+        Machine { cable: Some(true), boot_disks: (2, 2), readings: vec![reading("inlet", "temp", Some(24)), reading("rear", "fan", None)] }
     }
 
     #[test]
@@ -173,6 +179,17 @@ mod tests {
             let numbers = metrics(&panel, &machine(), &Copying::watch(now), now);
             assert!(!page.contains("population") && !numbers.contains("population"));
         }
+    }
+
+    #[test]
+    fn a_cable_that_is_missing_is_said_first() {
+        let now = Moment::from_seconds(1_800_000_000);
+        let with = |cable| Machine { cable, ..machine() };
+        let says = |cable| screen(&panel(), &with(cable), &Copying::watch(now), now).contains("NO CABLE");
+        assert!(says(Some(false)) && !says(Some(true)) && !says(None));
+        let page = screen(&panel(), &with(Some(false)), &Copying::watch(now), now);
+        assert!(page.lines().count() <= 21 && page.lines().all(|l| l.chars().count() <= 80), "{page}");
+        assert!(metrics(&panel(), &with(Some(false)), &Copying::watch(now), now).contains("\nhoidla_door_cable 0\n"));
     }
 
     #[test]

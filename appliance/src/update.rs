@@ -12,8 +12,7 @@ use std::sync::{
 };
 
 use anyhow::ensure;
-use hoidla_crypto::sign::VerifyingKey;
-use hoidla_format::statements::Site;
+use hoidla_format::statements::{ApplianceIdentity, Site};
 use hoidla_protocol::{Code, Refused, Response};
 use hoidla_tpm::Tpm;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -37,7 +36,6 @@ pub enum Next {
 /// Takes newer papers.
 pub(crate) struct Updates {
     state: State,
-    authority: VerifyingKey,
     tpm: Arc<Tpm>,
     papers: Arc<Papers>,
     room: Semaphore,
@@ -46,8 +44,8 @@ pub(crate) struct Updates {
 
 impl Updates {
     /// For an appliance that runs under these papers.
-    pub fn new(state: State, authority: VerifyingKey, tpm: Arc<Tpm>, papers: Arc<Papers>) -> Self {
-        Self { state, authority, tpm, papers, room: Semaphore::new(1), waiting: AtomicBool::new(false) }
+    pub fn new(state: State, tpm: Arc<Tpm>, papers: Arc<Papers>) -> Self {
+        Self { state, tpm, papers, room: Semaphore::new(1), waiting: AtomicBool::new(false) }
     }
 
     /// Room for one update; none while another is looked at.
@@ -70,22 +68,37 @@ impl Updates {
     }
 
     fn keep(&self, notes: Vec<Vec<u8>>) -> anyhow::Result<u32> {
-        let (config, identity) = (self.state.config()?, &self.papers.identity);
-        let kept = Papers::kept(&self.state.papers(), &self.authority, identity)?;
-        let new = kept.newer(notes, &self.authority, &self.tpm)?;
-        let serial = new.site.statement.serial;
-        if new.same(&kept) {
-            return Ok(serial);
+        let (papers, new) = with(&self.state, &self.papers.identity, &self.tpm, notes)?;
+        let serial = papers.site.statement.serial;
+        if new {
+            keep(&self.state, &papers, &self.tpm)?;
+            tracing::info!(serial, "newer papers were brought; they come into force as soon as nothing is being opened");
+            self.waiting.store(true, Ordering::Release);
         }
-        not_older(&self.state, &config, identity, &new)?;
-        same_ground(&kept.site.statement, &new.site.statement)?;
-        check_counters(&self.tpm, &new)?;
-        import(&self.state, &new, &self.tpm)?;
-        new.keep(&self.state.papers())?;
-        tracing::info!(serial, "newer papers were brought; they come into force as soon as nothing is being opened");
-        self.waiting.store(true, Ordering::Release);
         Ok(serial)
     }
+}
+
+/// The papers that are kept, with those that were brought, if they may be; whether that is new.
+/// Nothing is changed yet.
+pub(crate) fn with(state: &State, identity: &ApplianceIdentity, tpm: &Tpm, brought: Vec<Vec<u8>>) -> anyhow::Result<(Papers, bool)> {
+    let config = state.config()?;
+    let authority = config.authority_key()?;
+    let kept = Papers::kept(&state.papers(), &authority, identity)?;
+    let papers = kept.newer(brought, &authority, tpm)?;
+    if papers.same(&kept) {
+        return Ok((papers, false));
+    }
+    not_older(state, &config, identity, &papers)?;
+    same_ground(&kept.site.statement, &papers.site.statement)?;
+    check_counters(tpm, &papers)?;
+    Ok((papers, true))
+}
+
+/// Keeps papers that [`with`] gave, and imports the halves that they brought.
+pub(crate) fn keep(state: &State, papers: &Papers, tpm: &Tpm) -> anyhow::Result<()> {
+    import(state, papers, tpm)?;
+    papers.keep(&state.papers())
 }
 
 /// What no update through the door changes: without these, this TPM's keys and everybody's

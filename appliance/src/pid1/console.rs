@@ -12,7 +12,7 @@ use std::{
 use hoidla_format::{Moment, profile::Profile};
 use tokio::sync::{mpsc, watch};
 
-use super::{sensors::Reading, terminal::Terminals};
+use super::{devices, sensors::Reading, terminal::Terminals};
 use crate::{
     config::State,
     daemon::{Daemon, Panel},
@@ -61,6 +61,7 @@ pub async fn keep(sys: &Path, profile: &Profile, state: &State, appliance: Arc<D
 fn look(sys: &Path, profile: &Profile, state: &State, copying: &mut Copying) -> Option<(String, String)> {
     let panel: Panel = serde_json::from_slice(&std::fs::read(state.health()).ok()?).ok()?;
     let machine = Machine {
+        cable: state.config().ok().and_then(|config| devices::cable(sys, config.port.as_deref()?)),
         boot_disks: (keep::working(), profile.boot_disks.len()),
         readings: profile.sensors.iter().map(|s| Reading::of(sys, s)).collect(),
     };

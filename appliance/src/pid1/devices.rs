@@ -37,6 +37,11 @@ pub fn port(sys: &Path, plug: &Plug) -> anyhow::Result<Option<String>> {
     one("network port", &plug.to_string(), all(&sys.join("class/net"), fits)?)
 }
 
+/// Whether a cable is in a network port and its other end is on; none if the port doesn't say.
+pub fn cable(sys: &Path, port: &str) -> Option<bool> {
+    Some(read(sys.join("class/net").join(port).join("carrier")).ok()? == "1")
+}
+
 /// Where a whole disk is plugged in, if on the PCI bus.
 pub fn place_of(sys: &Path, name: &str) -> Option<Place> {
     let at = fs::canonicalize(sys.join("class/block").join(name)).ok().filter(|at| !at.join("partition").exists())?;
@@ -143,6 +148,10 @@ mod tests {
     fn ports_are_found_by_slot_or_by_their_own_address() {
         let sys = Machine::bare();
         sys.device("net", "pci0000:00/0000:00:03.0/virtio0/net/eth1", &[("address", "52:54:00:00:00:01\n")]);
+        sys.device("net", "pci0000:00/0000:00:06.0/net/eth2", &[("carrier", "0\n")]);
+        sys.device("net", "pci0000:00/0000:00:07.0/net/eth3", &[("carrier", "1\n")]);
+        let there = ["eth1", "eth2", "eth3"].map(|port| cable(&sys.kernel().sys, port));
+        assert_eq!(there, [None, Some(false), Some(true)]);
         sys.device("net", "virtual/net/lo", &[("address", "00:00:00:00:00:00\n")]);
         let find = |plug: &str| port(&sys.kernel().sys, &plug.parse().unwrap()).unwrap();
         assert_eq!(find("0000:00:03.0").as_deref(), Some("eth1"));

@@ -22,8 +22,8 @@ use super::devices::read;
 const PET: Duration = Duration::from_secs(5);
 /// How long the start may take, and a person may read why it failed.
 const START: Duration = Duration::from_secs(300);
-/// How long a person may take at the console.
-const PEOPLE: Duration = Duration::from_secs(24 * 3600);
+/// How long a person at the console may take, and disks that are erased: hours for each TiB.
+const PEOPLE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long this program may be silent once it serves.
 const SILENT: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ impl Watchdog {
         Ok(None)
     }
 
-    /// Waits for people: they may take a day.
+    /// Waits for people: they may take a month.
     pub fn wait_for_people(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + PEOPLE;
     }

@@ -33,6 +33,11 @@ impl Terminals {
         Self(profile.consoles.iter().filter_map(open).collect())
     }
 
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Clears all and draws a page.
     pub fn draw(&mut self, page: &str) {
         self.write(&format!("\x1b[2J\x1b[H{}", page.lines().map(|l| format!("{}\r\n", plain(l))).collect::<String>()));

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::ensure;
 use hoidla_cli::human;
 use hoidla_format::profile::{Place, Profile};
 use hoidla_medium::disk::{self, BootDisk};
@@ -14,6 +15,7 @@ use hoidla_uring::{
     trays::{Seen, look},
 };
 
+use super::Person;
 use crate::{erase::serial_of, pid1::devices};
 
 /// What a disk holds.
@@ -83,6 +85,18 @@ fn model(path: &Path) -> String {
     if said.trim().is_empty() { "a disk".into() } else { said.trim().to_owned() }
 }
 
+/// Has a person agree that all on these disks is lost, each by its own word; a blank one needs none.
+///
+/// # Errors
+/// If a word was not the disk's.
+pub fn agreed<'a>(person: &mut Person, disks: impl IntoIterator<Item = &'a Found>) -> anyhow::Result<()> {
+    for disk in disks.into_iter().filter(|d| d.holds != Holds::Nothing) {
+        let typed = person.ask(&format!("To lose all that is on {}, type {}:", disk.name, disk.word()));
+        ensure!(typed == disk.word(), "not agreed: nothing was changed");
+    }
+    Ok(())
+}
+
 /// The disks at these places, with their names; places without a disk are left out.
 pub fn at<'a>(sys: &Path, places: impl Iterator<Item = (String, &'a Place)>) -> anyhow::Result<Vec<Found>> {
     let mut all = Vec::new();
@@ -118,6 +132,17 @@ pub mod tests {
         assert_eq!(found("boot disk 1", "S4EVNX0R123456", Holds::Nothing).word(), "123456");
         assert_eq!(found("boot disk 1", "ab", Holds::Nothing).word(), "ab");
         assert_eq!(found("boot disk 1", "", Holds::Nothing).word(), "erase");
+    }
+
+    #[test]
+    fn nothing_is_agreed_to_but_by_each_disks_own_word() {
+        let other = || Holds::Other("a file system (NTFS)".into());
+        let disks = [found("tray 1", "AA111111", other()), found("tray 2", "BB222222", Holds::Nothing), found("tray 3", "", other())];
+        let agree = |lines: &[&str]| agreed(&mut Person::who_types(lines), &disks);
+        agree(&["111111", "erase"]).unwrap();
+        for no in [&["111112"][..], &["", "erase"], &["yes"], &["111111", "111111"], &["erase"]] {
+            assert!(agree(no).is_err(), "{no:?}");
+        }
     }
 
     #[test]

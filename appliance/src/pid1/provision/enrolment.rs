@@ -8,7 +8,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
-use hoidla_cli::{Screen, end::told};
+use hoidla_cli::Screen;
 use hoidla_crypto::sign::{self, Signed};
 use hoidla_format::{
     Moment, Name, statement,
@@ -19,21 +19,22 @@ use hoidla_verify::Parcel;
 
 use super::{
     Room,
-    boot_disks::{Found, Holds, trays},
+    boot_disks::{Found, agreed, trays},
     page,
     stick::Stick,
 };
 use crate::{
     config::State,
     enrol::{self, Enrol, Enrolled},
-    identify, keep, papers,
+    identify, keep,
+    papers::{self, Papers},
     pid1::{boot, power::End},
 };
 
 /// Who signs papers.
 const AUTHORITY: &str = "authority";
 /// Where the papers of a stick lie while they are looked at.
-const PAPERS: &str = "stick";
+const BROUGHT: &str = "stick";
 /// How often it is looked whether a stick was plugged in.
 const LOOK: Duration = Duration::from_secs(1);
 /// By how much a clock may be behind what home's says, in seconds.
@@ -47,20 +48,32 @@ struct Called {
 
 /// Walks a person through until the machine is enrolled.
 pub fn enrol(room: &mut Room, state: &State) -> anyhow::Result<End> {
-    let mut trouble = None;
     loop {
-        match round(room, state, trouble.take()) {
+        match round(room, state) {
             Ok(None) => {}
-            Ok(Some(end)) => return Ok(end),
-            Err(e) => trouble = Some(told(&e)),
+            Ok(Some(enrolled)) => return Ok(finish(room, &enrolled)),
+            Err(e) => room.person.trouble(&e),
         }
     }
 }
 
+/// What is left once the papers are in force: home's copy, and a last page.
+fn finish(room: &mut Room, enrolled: &Enrolled) -> End {
+    room.hand_over(&enrolment_file(&enrolled.papers), enrolled.papers.enrolment.note.as_bytes());
+    room.person.show(&done(enrolled));
+    room.person.ask("Pull the stick and press Enter: the machine starts again, and copies in.");
+    End::Restart
+}
+
+/// Under which name an enrolment goes home.
+pub fn enrolment_file(papers: &Papers) -> String {
+    format!("enrolment-{}.txt", papers.identity.name)
+}
+
 /// One round: from the stick that is there as far as it leads.
-fn round(room: &mut Room, state: &State, trouble: Option<String>) -> anyhow::Result<Option<End>> {
+fn round(room: &mut Room, state: &State) -> anyhow::Result<Option<Enrolled>> {
     boot::write_config(&boot::bare_config(&room.profile, &room.authority), state)?;
-    let stick = wait_for_stick(room, trouble)?;
+    let stick = wait_for_stick(room)?;
     let on_it = stick.papers()?;
     let called = called(room, state, &on_it)?;
     let identity = identify::identify(state, called.site.note.as_bytes(), &called.name)?;
@@ -74,23 +87,13 @@ fn round(room: &mut Room, state: &State, trouble: Option<String>) -> anyhow::Res
         room.person.ask("Press Enter when the stick is back with home's papers:");
         return Ok(None);
     }
-    if !agreed(room)? {
-        return Ok(None);
-    }
+    agree(room)?;
     room.person.tell("The TPM opens the papers, then the disks are formatted. This takes a minute.");
-    let enrolled = bring(state, &on_it)?;
-    stick.put(&format!("enrolment-{}.txt", called.name), enrolled.papers.enrolment.note.as_bytes())?;
-    room.person.show(&done(&enrolled));
-    room.person.ask("Pull the stick and press Enter: the machine starts again, and copies in.");
-    Ok(Some(End::Restart))
+    bring(state, &on_it).map(Some)
 }
 
-fn wait_for_stick(room: &mut Room, trouble: Option<String>) -> anyhow::Result<Stick> {
-    let troubled = trouble.is_some();
-    room.person.show(&welcome(&room.profile.title, trouble.as_deref()));
-    if troubled {
-        room.person.ask("Press Enter to look again:");
-    }
+fn wait_for_stick(room: &mut Room) -> anyhow::Result<Stick> {
+    room.person.show(&welcome(&room.profile.title));
     loop {
         if let Some(stick) = Stick::find(&room.sys)? {
             return Ok(stick);
@@ -99,13 +102,10 @@ fn wait_for_stick(room: &mut Room, trouble: Option<String>) -> anyhow::Result<St
     }
 }
 
-fn welcome(title: &str, trouble: Option<&str>) -> Screen {
+fn welcome(title: &str) -> Screen {
     let mut s = page("this machine is not enrolled yet");
     s.field("machine", title).gap();
-    match trouble {
-        Some(why) => s.words(why),
-        None => s.words("Plug in the stick with the papers from home. The signed site file must be on it."),
-    };
+    s.words("Plug in the stick with the papers from home. The signed site file must be on it.");
     s.gap().words("Power may be switched off at any time: the machine goes on from here. Nothing on the stick, and nothing that is shown here, opens anything.");
     s
 }
@@ -181,21 +181,17 @@ fn home_s_turn(identity: &ApplianceIdentity, file: &str) -> Screen {
     s
 }
 
-/// Whether a person agreed to what will happen to the disks in the trays.
-fn agreed(room: &mut Room) -> anyhow::Result<bool> {
+/// Has a person agree to what will happen to the disks in the trays.
+fn agree(room: &mut Room) -> anyhow::Result<()> {
     let found = trays(&room.sys, &room.profile)?;
     let missing: Vec<String> =
         room.profile.trays.iter().map(|t| format!("tray {}", t.number)).filter(|name| found.iter().all(|f| f.name != *name)).collect();
     ensure!(missing.is_empty(), "{} is empty: put a disk in, then press Enter", missing.join(" and "));
     room.person.show(&to_format(&found));
-    for disk in found.iter().filter(|d| d.holds != Holds::Nothing) {
-        let typed = room.person.ask(&format!("To lose all that is on {}, type {}:", disk.name, disk.word()));
-        if typed != disk.word() {
-            room.person.tell("Not agreed: nothing was changed.");
-            return Ok(false);
-        }
-    }
-    Ok(room.person.ask("Type format to format the trays' disks and enrol:") == "format")
+    agreed(&mut room.person, &found)?;
+    let word = room.person.ask("Type format to format the trays' disks and enrol:");
+    ensure!(word == "format", "not agreed: nothing was changed");
+    Ok(())
 }
 
 fn to_format(found: &[Found]) -> Screen {
@@ -207,7 +203,7 @@ fn to_format(found: &[Found]) -> Screen {
 
 /// Brings the papers of the stick into force.
 fn bring(state: &State, on_it: &OnStick) -> anyhow::Result<Enrolled> {
-    let folder = Path::new("/run").join(PAPERS);
+    let folder = Path::new("/run").join(BROUGHT);
     _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     for (n, bytes) in on_it.values().enumerate() {
@@ -224,7 +220,7 @@ fn done(enrolled: &Enrolled) -> Screen {
     let mut s = page(&format!("{} is enrolled", identity.name));
     s.field("site", &format!("{}, site file {}", site.site, site.serial));
     s.field("its TPM", enrolled.papers.enrolment.statement.proof.words());
-    s.field("on the stick", &format!("enrolment-{}.txt: take it home", identity.name));
+    s.field("on the stick", &format!("{}: take it home", enrolment_file(&enrolled.papers)));
     if let Some(network) = site.appliances.iter().find(|a| a.name == identity.name).and_then(|a| a.network.as_ref()) {
         s.field("network", &network.address.to_string());
     }

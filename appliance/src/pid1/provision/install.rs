@@ -19,7 +19,7 @@ use hoidla_medium::{
 
 use super::{
     Room,
-    boot_disks::{Found, Holds},
+    boot_disks::{Found, Holds, agreed},
     page,
 };
 use crate::pid1::{
@@ -31,18 +31,10 @@ use crate::pid1::{
 const PIECE: u64 = 1 << 20;
 
 /// Installs onto these disks what each slot shall hold, a and b, once a person agreed.
-/// True if it was done.
-pub fn install(room: &mut Room, disks: &[Found], release: &str, images: [&[u8]; 2]) -> anyhow::Result<bool> {
+pub fn install(room: &mut Room, disks: &[Found], release: &str, images: [&[u8]; 2]) -> anyhow::Result<()> {
     room.person.show(&to_install(disks, release));
-    for disk in disks.iter().filter(|d| matches!(d.holds, Holds::Other(_))) {
-        if room.person.ask(&format!("To lose all that is on {}, type {}:", disk.name, disk.word())) != disk.word() {
-            room.person.tell("Not agreed: nothing was changed.");
-            return Ok(false);
-        }
-    }
-    if room.person.ask("Type install and press Enter:") != "install" {
-        return Ok(false);
-    }
+    agreed(&mut room.person, disks.iter().filter(|d| !matches!(d.holds, Holds::Slots(_))))?;
+    ensure!(room.person.ask("Type install and press Enter:") == "install", "not agreed: nothing was changed");
     let named = disks.iter().map(|disk| put(room, disk, images)).collect::<anyhow::Result<Vec<_>>>()?;
     // Tables last, all at once: before, firmware starts from none of them.
     for (disk, named) in disks.iter().zip(named) {
@@ -50,8 +42,7 @@ pub fn install(room: &mut Room, disks: &[Found], release: &str, images: [&[u8]; 
         disk::lay_out(&device, named)?;
         device.sync_all()?;
     }
-    register(room)?;
-    Ok(true)
+    register(room)
 }
 
 /// Every boot disk of Hoidla's that is there gets its entries with the firmware.
@@ -118,7 +109,13 @@ fn number(disk: &Found) -> anyhow::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::boot_disks::tests::found, *};
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    use super::{
+        super::{Person, boot_disks::tests::found},
+        *,
+    };
+    use crate::hardware::{capture, fake::Machine};
 
     #[test]
     fn the_page_fits_and_names_every_disk() {
@@ -130,5 +127,54 @@ mod tests {
             assert!(page.text().contains(&disk.serial), "{}", page.text());
             assert_eq!(number(disk).unwrap().to_string(), disk.name[10..]);
         }
+    }
+
+    fn room(folder: &Path, lines: &[&str]) -> Room {
+        let profile = capture(&Machine::new().kernel(), "rack".parse().unwrap(), "a rack").unwrap();
+        let authority = hoidla_papers::Office::new(1).authority.verifying_key();
+        Room { sys: folder.join("sys"), profile, authority, person: Person::who_types(lines) }
+    }
+
+    /// Two disks of files, full of somebody's bytes, and a person who types this.
+    fn try_it(folder: &Path, lines: &[&str]) -> anyhow::Result<()> {
+        let disks = [1, 2].map(|n| {
+            let path = folder.join(n.to_string());
+            fs::write(&path, vec![0xa5; disk::LEAST as usize]).unwrap();
+            let holds = Holds::Other("somebody's".into());
+            Found { path, bytes: disk::LEAST, ..found(&format!("boot disk {n}"), &format!("SERIAL00000{n}"), holds) }
+        });
+        let image = vec![7; slot::LENGTH];
+        install(&mut room(folder, lines), &disks, "drill", [&image, &image])
+    }
+
+    #[test]
+    fn no_byte_is_written_before_all_words_were_typed() {
+        let folder = tempfile::tempdir().unwrap();
+        for lines in [&["0000 1"][..], &["000001", "000001"], &["000001", "000002", "yes"], &["install"]] {
+            assert!(try_it(folder.path(), lines).unwrap_err().to_string().contains("nothing was changed"), "{lines:?}");
+            for n in ["1", "2"] {
+                assert!(fs::read(folder.path().join(n)).unwrap().iter().all(|b| *b == 0xa5), "{lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tables_come_last() {
+        let folder = tempfile::tempdir().unwrap();
+        // Disk 2 dies while its slots are written: disk 1 must not be one to start from.
+        let full = folder.path().join("2");
+        symlink("/dev/full", &full).unwrap();
+        let good = folder.path().join("1");
+        File::create(&good).unwrap().set_len(disk::LEAST).unwrap();
+        let disks = [("1", &good), ("2", &full)].map(|(n, path)| Found {
+            path: path.clone(),
+            bytes: disk::LEAST,
+            ..found(&format!("boot disk {n}"), "SERIAL", Holds::Nothing)
+        });
+        let image = vec![7; slot::LENGTH];
+        assert!(install(&mut room(folder.path(), &["install"]), &disks, "drill", [&image, &image]).is_err());
+        let on_it = fs::read(&good).unwrap();
+        assert_eq!(on_it[Part::A.range().start as usize], 7, "its slots are written");
+        assert_eq!(disk::find(std::io::Cursor::new(on_it)), None, "and it is no boot disk yet");
     }
 }

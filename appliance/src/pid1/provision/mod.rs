@@ -16,12 +16,13 @@ mod visit;
 mod words;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
 
-use hoidla_cli::{Screen, human};
+use anyhow::Context;
+use hoidla_cli::{Screen, end::told, human};
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::profile::Profile;
 
@@ -51,6 +52,8 @@ pub struct Room {
 pub struct Person {
     screens: Terminals,
     typed: Receiver<String>,
+    /// False for a test's, who knows all answers beforehand.
+    real: bool,
 }
 
 impl Person {
@@ -58,13 +61,13 @@ impl Person {
     pub fn at(profile: &Profile) -> Self {
         let (line, typed) = channel();
         // Nobody listens any more once the machine serves: then a line is dropped.
-        Self { screens: Terminals::open(profile, move |text| _ = line.send(text)), typed }
+        Self { screens: Terminals::open(profile, move |text| _ = line.send(text)), typed, real: true }
     }
 
     /// Shows a page.
     pub fn show(&mut self, page: &Screen) {
         // What was typed before the page was there answers nothing on it.
-        while self.typed.try_recv().is_ok() {}
+        while self.real && self.typed.try_recv().is_ok() {}
         self.screens.draw(page.text());
     }
 
@@ -76,12 +79,19 @@ impl Person {
     /// What a person types after this; waits for as long as it takes.
     pub fn ask(&mut self, question: &str) -> String {
         self.screens.prompt(question);
-        // The terminals hold the sender as long as there are any.
         self.typed.recv().unwrap_or_else(|_| {
+            assert!(self.real, "a test's person wasn't told what to answer to {question:?}");
+            // No console is left to type at.
             loop {
                 std::thread::park();
             }
         })
+    }
+
+    /// Says what went wrong, and waits until it was read.
+    pub fn trouble(&mut self, why: &anyhow::Error) {
+        told(why).lines().for_each(|line| self.tell(line));
+        self.ask("Press Enter to look again:");
     }
 
     /// What a person typed within this time, if anything.
@@ -105,6 +115,16 @@ impl Person {
     }
 }
 
+impl Room {
+    /// Puts a file on the stick, however long it takes until there is one that takes it.
+    pub fn hand_over(&mut self, name: &str, content: &[u8]) {
+        let put = |sys: &Path| Stick::find(sys)?.context("no stick is plugged in: plug it in again")?.put(name, content);
+        while let Err(why) = put(&self.sys) {
+            self.person.trouble(&why);
+        }
+    }
+}
+
 /// A line that says how far it is: `writing slot a of disk 1  42 %  31.0 MB/s  2 s left`.
 fn bar(what: &str, done: u64, total: u64, since: Duration) -> String {
     let rate = human::rate(done, since);
@@ -117,6 +137,16 @@ fn page(name: &str) -> Screen {
     let mut page = Screen::new();
     page.heading(&format!("Hoidla: {name}"));
     page
+}
+
+#[cfg(test)]
+impl Person {
+    /// Who types these lines, one to each question.
+    fn who_types(lines: &[&str]) -> Self {
+        let (line, typed) = channel();
+        lines.iter().for_each(|l| line.send((*l).to_owned()).unwrap());
+        Self { screens: Terminals::none(), typed, real: false }
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use anyhow::Context;
 use hoidla_cli::{Output, Screen};
 
-use super::{Room, page, visit::Brought};
+use super::{Room, page};
 use crate::{
     config::State,
     erase::{Eraser, Found},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Erases the disks of a machine that leaves for good.
-pub fn retire(room: &mut Room, brought: &Brought, state: &State) -> anyhow::Result<Option<End>> {
+pub fn retire(room: &mut Room, state: &State) -> anyhow::Result<Option<End>> {
     boot::link_trays(&room.sys, &room.profile);
     boot::write_config(&boot::bare_config(&room.profile, &room.authority), state)?;
     let eraser = Eraser::new(state)?;
@@ -30,7 +30,7 @@ pub fn retire(room: &mut Room, brought: &Brought, state: &State) -> anyhow::Resu
     let done = runtime.block_on(eraser.erase_all(&found, &Output::default()))?;
     keep::changed()?;
     for (n, done) in done.iter().enumerate() {
-        brought.stick.put(&format!("erased-{name}-{}.txt", n + 1), done.certificate.write().as_bytes())?;
+        room.hand_over(&format!("erased-{name}-{}.txt", n + 1), done.certificate.write().as_bytes());
     }
     room.person.tell(&format!("{name} is retired: {} disks erased, a certificate for each is on the stick.", done.len()));
     room.person.ask("Take the stick home. Press Enter to switch off.");

@@ -9,14 +9,14 @@ use hoidla_cli::Screen;
 use super::{Room, page, visit::Brought};
 use crate::{
     config::State,
-    keep, machine,
-    papers::Papers,
+    identify, machine,
     pid1::{
         boot,
         offer::{self, Ground, Offer},
         power::End,
         start,
     },
+    update as papers,
 };
 
 /// Has the stick's image tried at the next start.
@@ -39,19 +39,17 @@ pub fn update(room: &mut Room, brought: &Brought, state: &State) -> anyhow::Resu
 }
 
 /// Whether the image may be installed, under the papers that are there and those that came with it.
+/// Those are kept then: they change nothing for the image that runs.
 fn judged(room: &Room, brought: &Brought, state: &State) -> anyhow::Result<Offer> {
     let config = boot::bare_config(&room.profile, &room.authority);
-    let identity = crate::identify::known(state)?;
+    boot::write_config(&config, state)?;
+    let identity = identify::known(state)?;
     let tpm = machine::pinned(&config, &identity)?;
-    let kept = Papers::kept(&state.papers(), &room.authority, &identity)?;
-    let papers = kept.newer(brought.stick.papers()?.into_values().collect(), &room.authority, &tpm)?;
-    crate::enrol::not_older(state, &config, &identity, &papers)?;
-    crate::enrol::check_counters(&tpm, &papers)?;
+    let (papers, new) = papers::with(state, &identity, &tpm, brought.stick.papers()?.into_values().collect())?;
     let ground = Ground::of(&room.sys, &room.profile, &papers, &room.authority, &tpm)?;
     let offer = offer::judge(&brought.slot, &ground)?;
-    if !papers.same(&kept) {
-        papers.keep(&state.papers())?;
-        keep::changed()?;
+    if new {
+        papers::keep(state, &papers, &tpm)?;
     }
     Ok(offer)
 }

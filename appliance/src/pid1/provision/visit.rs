@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use hoidla_cli::{Screen, end::told};
+use hoidla_cli::Screen;
 use hoidla_crypto::sign;
 use hoidla_format::{
     statement,
@@ -18,6 +18,7 @@ use hoidla_medium::{Slot, slot};
 use super::{
     Room,
     boot_disks::{Found, Holds, boot_disks},
+    enrolment::enrolment_file,
     install, page, retire,
     stick::Stick,
     update, words,
@@ -26,6 +27,7 @@ use crate::{
     config::State,
     hardware::{self, Kernel},
     identify,
+    papers::Papers,
     pid1::{boot, power::End, slots},
 };
 
@@ -56,6 +58,10 @@ pub fn visit(room: &mut Room, state: Option<&State>) -> anyhow::Result<End> {
     let brought = brought(room)?;
     fits(room);
     let key = endorse(&brought.stick)?;
+    if let Some(papers) = state.and_then(|state| Papers::kept(&state.papers(), &room.authority, &identify::known(state).ok()?).ok()) {
+        // For home, in case the power failed before the enrolment itself put it there.
+        put_once(&brought.stick, &enrolment_file(&papers), papers.enrolment.note.as_bytes())?;
+    }
     loop {
         let done = match state {
             None => blank(room, &brought, &key),
@@ -64,10 +70,7 @@ pub fn visit(room: &mut Room, state: Option<&State>) -> anyhow::Result<End> {
         match done {
             Ok(Some(end)) => return Ok(end),
             Ok(None) => {}
-            Err(e) => {
-                told(&e).lines().for_each(|line| room.person.tell(line));
-                room.person.ask("Press Enter to look again:");
-            }
+            Err(e) => room.person.trouble(&e),
         }
     }
 }
@@ -114,11 +117,13 @@ fn differing(title: &str, differences: &[String]) -> Screen {
 /// The TPM's endorsement key, put on the stick for home to record; its digits.
 fn endorse(stick: &Stick) -> anyhow::Result<String> {
     let endorsement: Endorsement = identify::endorse(&boot::TPM.parse().map_err(anyhow::Error::msg)?)?;
-    let (name, text) = ("endorsement.txt", statement::write(&endorsement));
-    if stick.papers()?.get(name).map(Vec::as_slice) != Some(text.as_bytes()) {
-        stick.put(name, text.as_bytes())?;
-    }
+    put_once(stick, "endorsement.txt", statement::write(&endorsement).as_bytes())?;
     identify::ek_digits(&endorsement.ek)
+}
+
+/// Puts a paper on the stick, unless it is there.
+fn put_once(stick: &Stick, name: &str, text: &[u8]) -> anyhow::Result<()> {
+    if stick.papers()?.get(name).is_some_and(|there| there == text) { Ok(()) } else { stick.put(name, text) }
 }
 
 fn blank(room: &mut Room, brought: &Brought, key: &str) -> anyhow::Result<Option<End>> {
@@ -127,9 +132,7 @@ fn blank(room: &mut Room, brought: &Brought, key: &str) -> anyhow::Result<Option
     ensure!(!disks.is_empty(), "no boot disk is in its place: put two in");
     room.person.ask("Press Enter to go on, or the power button to leave it at this:");
     let images = [&brought.bytes[..]; 2];
-    if !install::install(room, &disks, brought.manifest.name.as_str(), images)? {
-        return Ok(None);
-    }
+    install::install(room, &disks, brought.manifest.name.as_str(), images)?;
     room.person.ask("Installed. Pull the stick and press Enter: the machine starts from its own disks.");
     Ok(Some(End::Restart))
 }
@@ -163,7 +166,7 @@ fn set_up(room: &mut Room, brought: &Brought, state: &State, key: &str) -> anyho
         "repair" => repair(room, &disks),
         "words" => words::take(room, brought, state),
         "anew" => retire::anew(room, state, name.as_deref()),
-        "retire" => retire::retire(room, brought, state),
+        "retire" => retire::retire(room, state),
         "start" => Ok(Some(End::Restart)),
         _ => Ok(None),
     }
@@ -186,9 +189,7 @@ fn repair(room: &mut Room, disks: &[Found]) -> anyhow::Result<Option<End>> {
     let from = slots::on(1, &good.path)?;
     let images = [slots::read(&from[0])?, slots::read(&from[1])?];
     let new: Vec<Found> = new.into_iter().cloned().collect();
-    if !install::install(room, &new, "what the other disk has", [&images[0], &images[1]])? {
-        return Ok(None);
-    }
+    install::install(room, &new, "what the other disk has", [&images[0], &images[1]])?;
     room.person.tell("Repaired. The state goes onto it when the machine starts, in a moment.");
     std::thread::sleep(Duration::from_secs(2));
     Ok(Some(End::Restart))
