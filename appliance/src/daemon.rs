@@ -39,7 +39,7 @@ use crate::{
     hourly::Hourly,
     identify,
     listen::listen,
-    machine::{self, Membership, NodeKey},
+    machine::{self, Asked, Membership, NodeKey},
     measure::measure,
     papers::Papers,
     scrubber::{Scrubber, Wholeness},
@@ -150,36 +150,47 @@ pub struct Running {
 pub async fn start(state: &State, settings: Settings, helpers: Helpers) -> anyhow::Result<Running> {
     let config = state.config()?;
     let papers = Papers::kept(&state.papers(), &config.authority_key()?, &identify::known(state)?)?;
-    start_under(state, &config, papers, settings, helpers).await
+    let asked = Asked::of(&config, &papers.identity)?;
+    start_under(state, &config, (papers, asked), settings, helpers).await
 }
 
-/// The same, under papers that were read and checked already.
-pub async fn start_under(state: &State, config: &Config, papers: Papers, settings: Settings, helpers: Helpers) -> anyhow::Result<Running> {
+/// The same, under papers that were read and checked already, with a TPM that was asked.
+pub async fn start_under(
+    state: &State,
+    config: &Config,
+    (papers, asked): (Papers, Asked),
+    settings: Settings,
+    helpers: Helpers,
+) -> anyhow::Result<Running> {
     let began = Instant::now();
     let (identity, authority) = (papers.identity.clone(), config.authority_key()?);
     let tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
-    let tpm = Arc::new(machine::pinned(config, &identity)?);
+    let Asked { tpm, stands } = asked;
     let papers = Arc::new(papers.under(&tpm)?);
     let ground = Ground { state: state.clone(), papers: papers.clone(), tcti, authority };
     warn_of_development(&papers);
     let tpm_held = Arc::downgrade(&tpm);
-    let stands = check_counters(&tpm, &papers)?;
+    check_counters(stands, &papers)?;
     ensure!(
         enrol::runs(&tpm, state, &papers, stands)?,
         "no release among this appliance's papers approves what runs here: start the image of a release that is, or bring the release for this one"
     );
     let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
     let store_settings = hoidla_uring::Settings { memory: settings.memory, options };
-    let counters = Box::new(Membership::of(tpm.clone()));
+    let counters = Box::new(Membership::known(tpm.clone(), stands));
     let disks = config.disks.clone();
     let (name, words) = (store_id(state, &identity)?, Words::new(state, authority, identity));
     let open = move || Store::open(&disks, name, counters, store_settings);
-    let (store, report) = tokio::task::spawn_blocking(open).await??;
+    let measuring = {
+        let (state, tpm, papers) = (state.clone(), tpm.clone(), papers.clone());
+        move || measure(&state, &tpm, &papers)
+    };
+    let (opened, measured) = tokio::join!(tokio::task::spawn_blocking(open), tokio::task::spawn_blocking(measuring));
+    let ((store, report), measured) = (opened??, measured??);
     let damaged = tell(&report);
     let admission = admission(&papers)?;
     let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone(), turn: Mutex::default() });
-    let measured = measure(state, &tpm, &papers)?;
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);
     let witness = Arc::new(Witness::new(state.witnessed(), authority, signer.clone())?);
@@ -252,9 +263,6 @@ fn tell(report: &Report) -> u64 {
     }
     for (path, seen) in &report.strange {
         tracing::error!("{} holds {seen}: it is left alone", path.display());
-    }
-    for warning in &report.warnings {
-        tracing::warn!("{warning}");
     }
     for repaired in &report.opened.repaired {
         tracing::warn!("repaired: {repaired}");
@@ -419,6 +427,8 @@ impl Running {
         let mut sweep = tokio::time::interval(Duration::from_millis(250));
         let mut sessions = JoinSet::new();
         let mut background = JoinSet::new();
+        let registering = self.daemon.store.clone();
+        background.spawn(async move { registering.register().await.unwrap_or_else(|why| tracing::warn!("{why}")) });
         background.spawn(Panel::keep(self.daemon.clone(), self.state.health(), self.address, self.start_ms));
         background.spawn(self.daemon.keeper.clone().keep(self.daemon.settings.tick));
         let scrubbing = self.daemon.clone();

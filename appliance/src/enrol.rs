@@ -20,7 +20,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::{Config, State, replace},
-    identify, machine,
+    identify,
+    machine::{self, Stands},
     papers::Papers,
 };
 
@@ -81,7 +82,8 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity, &tpm)?.under(&tpm)?;
     not_older(state, &config, &identity, &papers)?;
-    let stands = check_counters(&tpm, &papers)?;
+    let stands = Stands::ask(&tpm)?;
+    check_counters(stands, &papers)?;
     import(state, &papers, &tpm)?;
     let formatted = prepare_disks(state, &config, &identity, ask, &tpm)?;
     papers.keep(&state.papers())?;
@@ -120,30 +122,29 @@ fn not_shorter(old: &Site, new: &Site) -> anyhow::Result<()> {
 }
 
 /// Refuses a site file or a release below the TPM's counters: whatever was put back on the
-/// machine's own disk, they don't go back. Where the count of site files stands.
-pub fn check_counters(tpm: &Tpm, papers: &Papers) -> anyhow::Result<u64> {
-    let [stands, least] = tpm.counters([Counter::Site, Counter::Release])?;
+/// machine's own disk, they don't go back.
+pub fn check_counters(stands: Stands, papers: &Papers) -> anyhow::Result<()> {
     let first = papers.identity.site_counter;
-    ensure!(stands >= first, "the TPM's site counter is behind its identity; is this the TPM that was recorded?");
-    let (serial, known) = (papers.site.statement.serial, stands - first);
+    ensure!(stands.site >= first, "the TPM's site counter is behind its identity; is this the TPM that was recorded?");
+    let (serial, known) = (papers.site.statement.serial, stands.site - first);
     ensure!(
         u64::from(serial) >= known,
         "the site file has serial {serial}, the TPM knows serial {known}: bring the newest one; if older boot disks were put in, put the newest back"
     );
-    let epoch = papers.release.statement.epoch;
+    let (epoch, least) = (papers.release.statement.epoch, stands.release);
     ensure!(
         epoch >= least,
         "the release {} has epoch {epoch}, the TPM has retired all below {least}: start the image of the newest release, and bring its papers",
         papers.release.statement.name
     );
-    Ok(stands)
+    Ok(())
 }
 
-/// Raises the TPM's count of site files, which stood at `stands`, to these papers, and sees whether the TPM lets the release
+/// Raises the TPM's count of site files to these papers, and sees whether the TPM lets the release
 /// in force use the node key. It doesn't before the machine is started into that release.
-pub fn runs(tpm: &Tpm, state: &State, papers: &Papers, stands: u64) -> anyhow::Result<bool> {
+pub fn runs(tpm: &Tpm, state: &State, papers: &Papers, stands: Stands) -> anyhow::Result<bool> {
     let wanted = papers.identity.site_counter + u64::from(papers.site.statement.serial);
-    if stands < wanted {
+    if stands.site < wanted {
         machine::raise(tpm, Counter::Site, wanted)?;
     }
     let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;

@@ -6,17 +6,14 @@
 
 use std::{
     fs, io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context;
 use hoidla_door::{Curve, DoorKey};
 use hoidla_format::{Name, statements::ApplianceIdentity};
 use hoidla_store::Counters;
-use hoidla_tpm::{Blob, Counter, Tcti, Tpm};
+use hoidla_tpm::{Blob, Counter, Tcti, Tpm, TpmError};
 use hoidla_verify::{Approved, Public};
 use sha2::{Digest, Sha256};
 
@@ -110,48 +107,117 @@ fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The store's membership epoch and the log's counter in the TPM. A store that is opened asks for
-/// both: they are read at once, and what was read serves the one time that it is asked for.
+/// The machine's TPM, and where its counters stand.
+pub struct Asked {
+    /// The TPM.
+    pub tpm: Arc<Tpm>,
+    /// Its counters.
+    pub stands: Stands,
+}
+
+impl Asked {
+    /// Asks the TPM that the identity names.
+    pub fn of(config: &Config, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
+        let tpm = Arc::new(pinned(config, identity)?);
+        let stands = Stands::ask(&tpm)?;
+        Ok(Self { tpm, stands })
+    }
+}
+
+/// Where the TPM's counters stand, read at once: each question on its own costs the TPM a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Stands {
+    /// [`Counter::Site`].
+    pub site: u64,
+    /// [`Counter::Release`].
+    pub release: u64,
+    /// [`Counter::Membership`].
+    pub membership: u64,
+    /// [`Counter::Intent`].
+    pub log: u64,
+}
+
+impl Stands {
+    /// Asks this TPM.
+    pub fn ask(tpm: &Tpm) -> Result<Self, TpmError> {
+        let [site, release, membership, log] = tpm.counters([Counter::Site, Counter::Release, Counter::Membership, Counter::Intent])?;
+        Ok(Self { site, release, membership, log })
+    }
+}
+
+/// The store's membership epoch and the log's counter in the TPM, for one store that is opened
+/// by one program at a time.
 pub struct Membership {
     tpm: Arc<Tpm>,
-    /// Where the membership epoch stood at least: it never goes back.
-    stood: AtomicU64,
-    log: Mutex<Option<u64>>,
+    stood: Mutex<Option<Stood>>,
+}
+
+/// Where they were left.
+struct Stood {
+    /// At least: it never goes back.
+    membership: u64,
+    /// None if a raise failed, which may have raised it all the same. A raise goes on from here, so
+    /// that one by somebody else shows in what it comes to.
+    log: Option<u64>,
+}
+
+impl From<Stands> for Stood {
+    fn from(stands: Stands) -> Self {
+        Self { membership: stands.membership, log: Some(stands.log) }
+    }
 }
 
 impl Membership {
     /// In this TPM.
     pub fn of(tpm: Arc<Tpm>) -> Self {
-        Self { tpm, stood: AtomicU64::new(0), log: Mutex::default() }
+        Self { tpm, stood: Mutex::default() }
     }
 
-    fn log(&self) -> MutexGuard<'_, Option<u64>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    /// In this TPM, which was just asked.
+    pub fn known(tpm: Arc<Tpm>, stands: Stands) -> Self {
+        Self { tpm, stood: Mutex::new(Some(stands.into())) }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Tpm, &mut Stood) -> anyhow::Result<T>) -> io::Result<T> {
+        let mut stood = self.stood.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match stood.take() {
+            Some(known) => known,
+            None => Stands::ask(&self.tpm).map_err(io::Error::other)?.into(),
+        };
+        work(&self.tpm, stood.insert(known)).map_err(io::Error::other)
     }
 }
 
 impl Counters for Membership {
     fn membership(&self) -> io::Result<u64> {
-        let [membership, log] = self.tpm.counters([Counter::Membership, Counter::Intent]).map_err(io::Error::other)?;
-        self.stood.store(membership, Ordering::Relaxed);
-        *self.log() = Some(log);
-        Ok(membership)
+        self.with(|_, stood| Ok(stood.membership))
     }
 
     fn raise_membership(&mut self, to: u64) -> io::Result<()> {
-        if self.stood.load(Ordering::Relaxed) < to {
-            self.stood.store(raise(&self.tpm, Counter::Membership, to).map_err(io::Error::other)?, Ordering::Relaxed);
-        }
-        Ok(())
+        self.with(|tpm, stood| {
+            if stood.membership < to {
+                stood.membership = raise(tpm, Counter::Membership, to)?;
+            }
+            Ok(())
+        })
     }
 
     fn log_counter(&self) -> io::Result<u64> {
-        let read = self.log().take();
-        read.map_or_else(|| self.tpm.counter(Counter::Intent).map_err(io::Error::other), Ok)
+        self.with(|tpm, stood| {
+            let stands = stood.log.map_or_else(|| tpm.counter(Counter::Intent), Ok)?;
+            stood.log = Some(stands);
+            Ok(stands)
+        })
     }
 
     fn raise_log_counter(&mut self, to: u64) -> io::Result<u64> {
-        raise(&self.tpm, Counter::Intent, to).map_err(io::Error::other)
+        let from = self.log_counter()?;
+        self.with(|tpm, stood| {
+            stood.log = None;
+            let stands = raise_from(tpm, Counter::Intent, from, to)?;
+            stood.log = Some(stands);
+            Ok(stands)
+        })
     }
 }
 
@@ -160,7 +226,10 @@ const MOST_STEPS: u64 = 1000;
 
 /// Raises a counter to at least `to`; where it stands then.
 pub fn raise(tpm: &Tpm, counter: Counter, to: u64) -> anyhow::Result<u64> {
-    let mut stands = tpm.counter(counter)?;
+    raise_from(tpm, counter, tpm.counter(counter)?, to)
+}
+
+fn raise_from(tpm: &Tpm, counter: Counter, mut stands: u64, to: u64) -> anyhow::Result<u64> {
     anyhow::ensure!(
         to.saturating_sub(stands) <= MOST_STEPS,
         "the TPM's counter {counter:?} stands at {stands}, far below {to}; is this the right TPM?"
@@ -169,4 +238,39 @@ pub fn raise(tpm: &Tpm, counter: Counter, to: u64) -> anyhow::Result<u64> {
         stands = tpm.increment(counter)?;
     }
     Ok(stands)
+}
+
+#[cfg(test)]
+mod tests {
+    use hoidla_tpm::Swtpm;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_that_somebody_else_raised_shows_in_the_next_raise() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut swtpm = Some(Swtpm::start(folder.path()).unwrap());
+        let tcti = swtpm.as_ref().unwrap().tcti().clone();
+        let tpm = Arc::new(Tpm::open(&tcti).unwrap());
+        let known = || Membership::known(tpm.clone(), Stands::ask(&tpm).unwrap());
+        for begin in [&known as &dyn Fn() -> Membership, &|| Membership::of(tpm.clone())] {
+            let mut counters = begin();
+            let begins = counters.log_counter().unwrap();
+            assert_eq!(counters.raise_log_counter(begins + 1).unwrap(), begins + 1);
+            assert_eq!(counters.raise_log_counter(begins + 1).unwrap(), begins + 1, "as often as one likes");
+            tpm.increment(Counter::Intent).unwrap();
+            assert_eq!(counters.raise_log_counter(begins + 2).unwrap(), begins + 3, "one more than asked for");
+            let membership = counters.membership().unwrap();
+            counters.raise_membership(membership + 2).unwrap();
+            assert_eq!((counters.membership().unwrap(), tpm.counter(Counter::Membership).unwrap()), (membership + 2, membership + 2));
+        }
+        // A raise that failed may have been one: where the counter stands is asked again.
+        let mut counters = known();
+        let stands = counters.log_counter().unwrap();
+        assert!(counters.raise_log_counter(stands + MOST_STEPS + 1).is_err());
+        tpm.increment(Counter::Intent).unwrap();
+        assert_eq!(counters.raise_log_counter(stands + 1).unwrap(), stands + 1);
+        drop(swtpm.take());
+        assert!(Membership::of(tpm.clone()).membership().is_err());
+    }
 }

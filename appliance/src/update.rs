@@ -21,6 +21,7 @@ use crate::{
     ceremonies::Ceremonies,
     config::State,
     enrol::{check_counters, import, not_older},
+    machine::Stands,
     papers::Papers,
 };
 
@@ -91,7 +92,7 @@ pub(crate) fn with(state: &State, identity: &ApplianceIdentity, tpm: &Tpm, broug
     }
     not_older(state, &config, identity, &papers)?;
     same_ground(&kept.site.statement, &papers.site.statement)?;
-    check_counters(tpm, &papers)?;
+    check_counters(Stands::ask(tpm)?, &papers)?;
     Ok((papers, true))
 }
 

@@ -41,6 +41,7 @@ async fn rebuild(folder: &Path, bytes: u64) -> Result<f64> {
     hoidla_uring::format(&disks, id, KEY, Layout::default(), &mut counters.clone())?;
     let settings = Settings { options: Options { prewrite: false, ..Options::default() }, ..Settings::default() };
     let (store, _) = Store::open(&disks, id, Box::new(counters), settings)?;
+    store.register().await.map_err(anyhow::Error::msg)?;
     write_all(&store, bytes).await?;
     store.leave(LOST, "it is taken out".into()).await?;
     let began = Instant::now();

@@ -82,10 +82,12 @@ pub fn build(recipe: &Recipe<'_>, lock: &Lock, archive: &Archive) -> Result<Buil
     let names: Vec<String> = closure.modules.iter().map(|m| m.name.clone()).collect();
     let mut contents: Contents = libraries::of(recipe.program, &shared).context("hoidlad")?;
     contents.insert("init".into(), recipe.program.to_vec());
+    let waves: Vec<Vec<String>> =
+        closure.modules.chunk_by(|a, b| a.wave == b.wave).map(|w| w.iter().map(|m| format!("{}.ko", m.name)).collect()).collect();
+    contents.insert(format!("{MODULES}/order"), waves.iter().map(|w| format!("{}\n", w.join(" "))).collect::<String>().into());
     for module in closure.modules {
         contents.insert(format!("{MODULES}/{}.ko", module.name), module.bytes);
     }
-    contents.insert(format!("{MODULES}/order"), names.iter().map(|n| format!("{n}.ko\n")).collect::<String>().into());
     contents.insert(AUTHORITY.into(), format!("{}\n", text(recipe.authority)?).into());
     contents.insert(PROFILE.into(), recipe.profile.into());
     contents.insert(RELEASE.into(), note(recipe, software.clone())?.into());

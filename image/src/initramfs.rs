@@ -3,7 +3,7 @@
 //! ```text
 //! /init                        hoidlad; the only program
 //! /lib64/, /lib/x86_64-...     its loader and libraries, if it has any
-//! /lib/modules/NAME.ko         modules; /lib/modules/order names the files, one a line, as they are loaded
+//! /lib/modules/NAME.ko         modules; /lib/modules/order names the files: a line's need nothing but those of lines before
 //! /etc/hoidla/authority.pem    the authority's key: base64 of SEC1, compressed, one line
 //! /etc/hoidla/profile.toml     the hardware profile
 //! /etc/hoidla/release.toml     the release's name, and what it is made of

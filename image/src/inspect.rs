@@ -80,7 +80,7 @@ impl Inside {
             note,
             authority: VerifyingKey::from_sec1(&key.0)?.to_sec1(),
             cmdline: std::str::from_utf8(section(".cmdline")?)?.to_owned(),
-            modules: text(&contents, &format!("{MODULES}/order"))?.lines().map(str::to_owned).collect(),
+            modules: text(&contents, &format!("{MODULES}/order"))?.split_whitespace().map(str::to_owned).collect(),
             profile,
             unsigned: hash(&image.unsigned()),
             signed: certificate.is_some().then(|| hash(file)),

@@ -1,7 +1,8 @@
 //! Which kernel modules a machine needs, in which order.
 //!
 //! Promises: the modules named, with everything they depend on, hard or soft, through aliases as
-//! well, each after what it needs: PID 1 loads them one after another and has no `modprobe`.
+//! well, each in a wave after what it needs: PID 1 loads wave after wave, has no `modprobe`, and
+//! may load what is in one wave at once.
 //! A module comes un-xz'ed, with the signature that Debian gave it. Where several modules offer
 //! one alias, one that runs on every processor is taken; a profile can name a faster one.
 //! Firmware that a module may ask for is not in the image: it is reported.
@@ -22,6 +23,8 @@ const SIGNED: &[u8] = b"~Module signature appended~\n";
 pub struct Module {
     /// Its name as the kernel calls it.
     pub name: String,
+    /// What it needs is in waves before this one.
+    pub wave: usize,
     /// Its bytes.
     pub bytes: Vec<u8>,
 }
@@ -49,7 +52,7 @@ pub struct Kernel<'a> {
 /// The modules of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closure {
-    /// In the order in which they are loaded.
+    /// By waves.
     pub modules: Vec<Module>,
     /// Of those named, the ones that the kernel has built in.
     pub builtin: Vec<String>,
@@ -92,16 +95,17 @@ impl<'a> Kernel<'a> {
     /// # Errors
     /// If one is not in the package, or depends on one that isn't.
     pub fn closure(&self, wanted: &[String]) -> Result<Closure> {
-        let mut walk = Walk { kernel: self, out: Closure::default(), seen: BTreeSet::new(), aliases: BTreeMap::new() };
+        let mut walk = Walk { kernel: self, out: Closure::default(), waves: BTreeMap::new(), aliases: BTreeMap::new() };
         for name in wanted {
             let name = normal(name);
             if self.builtin.contains(&name) {
                 walk.out.builtin.push(name);
             } else {
                 ensure_known(self.packed.contains_key(&name), &name)?;
-                walk.take(&name)?;
+                walk.take(&name, 0)?;
             }
         }
+        walk.out.modules.sort_by_key(|m| m.wave);
         Ok(walk.out)
     }
 
@@ -121,44 +125,52 @@ fn ensure_known(known: bool, name: &str) -> Result<()> {
 struct Walk<'k, 'a> {
     kernel: &'k Kernel<'a>,
     out: Closure,
-    seen: BTreeSet<String>,
+    /// The waves of those taken; 0 while it isn't known.
+    waves: BTreeMap<String, usize>,
     /// Who offers an alias, by the folder of modules that was searched.
     aliases: BTreeMap<&'static str, BTreeMap<String, String>>,
 }
 
 impl Walk<'_, '_> {
-    /// Takes a module after what it needs. A circle of soft wishes ends where it began.
-    fn take(&mut self, name: &str) -> Result<()> {
-        if self.kernel.builtin.contains(name) || !self.seen.insert(name.to_owned()) {
-            return Ok(());
+    /// Takes a module after what it needs, into this wave or a later one; the first wave of what
+    /// needs it. A circle of soft wishes ends where it began.
+    fn take(&mut self, name: &str, least: usize) -> Result<usize> {
+        if self.kernel.builtin.contains(name) {
+            return Ok(0);
         }
+        if let Some(wave) = self.waves.get(name) {
+            return Ok(wave + 1);
+        }
+        self.waves.insert(name.to_owned(), 0);
         let (bytes, says) = self.kernel.unpacked(name)?;
         ensure!(bytes.ends_with(SIGNED), "{name} carries no signature: a locked-down kernel would refuse it");
+        let mut wave = least;
         for soft in &says.before {
-            self.wish(soft)?;
+            wave = wave.max(self.wish(soft, 0)?);
         }
         for hard in &says.depends {
-            self.take(hard).with_context(|| format!("{name} depends on {hard}"))?;
+            wave = wave.max(self.take(hard, 0).with_context(|| format!("{name} depends on {hard}"))?);
         }
         self.out.firmware.extend(says.firmware.iter().map(|f| format!("{name}: {f}")));
-        self.out.modules.push(Module { name: name.to_owned(), bytes });
+        self.out.modules.push(Module { name: name.to_owned(), wave, bytes });
+        self.waves.insert(name.to_owned(), wave);
         for soft in &says.after {
-            self.wish(soft)?;
+            self.wish(soft, wave + 1)?;
         }
-        Ok(())
+        Ok(wave + 1)
     }
 
     /// A soft dependency: a module, or an alias of one; nothing if nobody offers it.
-    fn wish(&mut self, wish: &str) -> Result<()> {
+    fn wish(&mut self, wish: &str, least: usize) -> Result<usize> {
         if self.kernel.packed.contains_key(wish) {
-            return self.take(wish);
+            return self.take(wish, least);
         }
         if self.kernel.builtin.contains(wish) || self.kernel.builtin_aliases.contains(wish) {
-            return Ok(());
+            return Ok(0);
         }
         match self.offers(wish)? {
-            Some(name) => self.take(&name),
-            None => Ok(()),
+            Some(name) => self.take(&name, least),
+            None => Ok(0),
         }
     }
 

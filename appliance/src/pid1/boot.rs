@@ -5,10 +5,11 @@ use std::{
     os::{fd::AsFd, unix::fs::symlink},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use hoidla_crypto::sign::VerifyingKey;
 use hoidla_format::{
     Bytes,
@@ -32,6 +33,7 @@ use crate::{
     helper::Helpers,
     identify,
     keep::{self, Keeper},
+    machine::Asked,
     papers::Papers,
 };
 
@@ -70,7 +72,7 @@ pub struct Ready {
     health: Option<(std::net::SocketAddr, String)>,
     start: Start,
     config: Config,
-    papers: Papers,
+    papers: (Papers, Asked),
     began: Instant,
 }
 
@@ -153,7 +155,16 @@ impl Bare {
 
     /// Everything before the door opens.
     fn close(self, sys: &Path, state: State, start: Start) -> anyhow::Result<Ready> {
-        let (mut config, papers, entry) = configure(&self.profile, &self.authority, &state)?;
+        let identity = identify::known(&state)?;
+        let bare = bare_config(&self.profile, &self.authority);
+        // The TPM takes its time: the papers are checked meanwhile.
+        let (papers, asked) = thread::scope(|scope| {
+            let asked = scope.spawn(|| Asked::of(&bare, &identity));
+            let papers = Papers::kept(&state.papers(), &self.authority, &identity);
+            (papers, asked.join().unwrap_or_else(|_| bail!("asking the TPM fell over")))
+        });
+        let papers = (papers?, asked?);
+        let (mut config, entry) = configure(bare, &papers.0)?;
         let plugged = network::up(sys, &self.profile, &entry)?;
         let plug = |role| plugged.iter().find(|(r, _)| *r == role).map(|(_, port)| port.clone());
         config.port = plug(Role::Door);
@@ -195,44 +206,42 @@ fn from_stick(sys: &Path, profile: &Profile) -> anyhow::Result<bool> {
 
 impl Ready {
     /// Opens the door and serves until the machine ends.
-    pub fn serve(mut self) -> anyhow::Result<End> {
+    pub fn serve(self) -> anyhow::Result<End> {
+        let Self { profile, state, watchdog, button, health, mut start, config, papers, began } = self;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             tokio::spawn(reaper::keep());
-            self.watchdog.clone().map(|watchdog| tokio::spawn(watchdog.keep()));
-            tokio::spawn(keep_trays(self.profile.clone()));
+            watchdog.map(|watchdog| tokio::spawn(watchdog.keep()));
+            tokio::spawn(keep_trays(profile.clone()));
             let settings = Settings { memory: MEMORY, ..Settings::default() };
-            let running = daemon::start_under(&self.state, &self.config, self.papers.clone(), settings, Helpers::this_program()?).await?;
-            tracing::info!("ready to copy in after {} ms; {}", self.began.elapsed().as_millis(), memory());
-            self.start.ready()?;
-            self.start.mirror(self.state.config()?.authority_key()?);
-            self.tell(running.daemon.clone());
-            let (appliance, button) = (running.daemon.clone(), self.button.clone());
+            let running = daemon::start_under(&state, &config, papers, settings, Helpers::this_program()?).await?;
+            tracing::info!("ready to copy in after {} ms; {}", began.elapsed().as_millis(), memory());
+            start.ready()?;
+            start.mirror(state.config()?.authority_key()?);
+            tell(profile, state, health, running.daemon.clone());
+            let (appliance, pressed) = (running.daemon.clone(), button.clone());
             tokio::spawn(async move {
-                power::pressed(button).await;
+                power::pressed(pressed).await;
                 tracing::info!("the power button was pressed: sealing and stopping");
                 appliance.ask_to_stop();
             });
             running.serve().await?;
             keep::changed()?;
-            Ok(if *self.button.borrow() { End::PowerOff } else { End::Restart })
+            Ok(if *button.borrow() { End::PowerOff } else { End::Restart })
         })
     }
 }
 
-impl Ready {
-    /// Tells host staff how the machine is: on the consoles, and on the host's port if there is one.
-    fn tell(&self, appliance: Arc<Daemon>) {
-        let (told, telling) = tokio::sync::watch::channel(Default::default());
-        let (profile, state) = (self.profile.clone(), self.state.clone());
-        tokio::spawn(async move { console::keep(Path::new(SYS), &profile, &state, appliance, told).await });
-        if let Some((address, port)) = self.health.clone() {
-            tokio::spawn(async move {
-                if let Err(e) = health::serve(address, &port, telling).await {
-                    tracing::error!("{e:#}");
-                }
-            });
-        }
+/// Tells host staff how the machine is: on the consoles, and on the host's port if there is one.
+fn tell(profile: Profile, state: State, health: Option<(std::net::SocketAddr, String)>, appliance: Arc<Daemon>) {
+    let (told, telling) = tokio::sync::watch::channel(Default::default());
+    tokio::spawn(async move { console::keep(Path::new(SYS), &profile, &state, appliance, told).await });
+    if let Some((address, port)) = health {
+        tokio::spawn(async move {
+            if let Err(e) = health::serve(address, &port, telling).await {
+                tracing::error!("{e:#}");
+            }
+        });
     }
 }
 
@@ -257,7 +266,7 @@ pub fn wait_for<T>(mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyho
     let began = Instant::now();
     loop {
         match look()? {
-            None if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            None if began.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(5)),
             found => return Ok(found),
         }
     }
@@ -336,16 +345,15 @@ pub fn write_config(config: &Config, state: &State) -> anyhow::Result<()> {
 }
 
 /// What the papers say of this machine.
-fn configure(profile: &Profile, authority: &VerifyingKey, state: &State) -> anyhow::Result<(Config, Papers, ApplianceEntry)> {
-    let identity = identify::known(state)?;
-    let papers = Papers::kept(&state.papers(), authority, &identity)?;
-    let entry = papers.site.statement.appliances.iter().find(|a| a.name == identity.name).context("the site file doesn't name it")?.clone();
+fn configure(bare: Config, papers: &Papers) -> anyhow::Result<(Config, ApplianceEntry)> {
+    let name = &papers.identity.name;
+    let entry = papers.site.statement.appliances.iter().find(|a| a.name == *name).context("the site file doesn't name it")?.clone();
     let network = entry.network.as_ref().with_context(|| {
         format!("the site file says no network for {}: write [appliance.network] with address and gateway, and sign it", entry.name)
     })?;
     let port: u16 = entry.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("the site file names no port")?;
     let listen = std::net::SocketAddr::new(network.address.ip(), port).to_string();
-    Ok((Config { listen, ..bare_config(profile, authority) }, papers, entry))
+    Ok((Config { listen, ..bare }, entry))
 }
 
 /// Waits until every tray has its disk, or one is really missing: the store must not take a disk

@@ -220,13 +220,13 @@ impl Entries {
 /// If the firmware takes no variables.
 pub fn keep(variables: &Variables, slots: &[Slot], from: &Slot, first: bool, whole: bool) -> anyhow::Result<Entries> {
     let mut entries = Entries::read(variables)?;
-    let known = entries.knows(slots);
+    let (stood, known) = (entries.order.clone(), entries.knows(slots));
     let (new, gone) = entries.mend(slots, whole);
     for number in new {
         variables.write(&name_of(number), &entries.all[&number].to_bytes())?;
     }
     let order = if first || !known { entries.order_from(from, slots) } else { entries.order_with(slots) };
-    if Entries::read(variables)?.order != order {
+    if stood != order {
         variables.write(ORDER, &entry::write_order(&order))?;
     }
     entries.order = order;

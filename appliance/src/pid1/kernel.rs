@@ -3,7 +3,12 @@
 //! Promises: no core dump, no second kernel, no further module and no magic key after
 //! [`close_doors`]; it mounts nothing that lies on a disk.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use anyhow::{Context, bail, ensure};
 use nix::{
@@ -83,22 +88,46 @@ pub fn firmware_is_settled() -> anyhow::Result<()> {
 /// Drivers of what nobody waits for later: loading them returns once their devices are there.
 const AT_ONCE: &[&str] = &["button.ko", "evdev.ko"];
 
-/// Loads the modules of the image in their order. Their devices may appear later: disks, network
+/// Loads the modules of the image, line after line of its list; those of one line need nothing of
+/// one another, and each processor takes some. Their devices may appear later: disks, network
 /// ports and watchdog are waited for by those who need them.
 pub fn load_modules(folder: &Path) -> anyhow::Result<usize> {
     let order = fs::read_to_string(folder.join("order")).context("the image has no list of modules: it was built wrongly")?;
-    for name in order.lines() {
-        ensure!(!name.contains('/') && name.ends_with(".ko"), "{name:?} in the list of modules is no file name");
-        let file = fs::File::open(folder.join(name)).with_context(|| format!("the module {name} is missing from the image"))?;
-        let how = if AT_ONCE.contains(&name) { c"" } else { c"async_probe" };
-        match finit_module(file, how, ModuleInitFlags::empty()) {
-            Ok(()) | Err(nix::Error::EEXIST) => {}
-            // A driver without its device says so and is not wanted.
-            Err(nix::Error::ENODEV) => tracing::debug!("{name}: no such device"),
-            Err(e) => bail!("the module {name} is refused by the kernel ({e}): the image was built with another kernel's modules"),
-        }
+    let hands = thread::available_parallelism().map_or(1, usize::from);
+    for line in order.lines() {
+        let (wave, next): (Vec<&str>, _) = (line.split(' ').collect(), AtomicUsize::new(0));
+        let work = || {
+            while let Some(name) = wave.get(next.fetch_add(1, Ordering::Relaxed)) {
+                load_module(folder, name)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..hands.min(wave.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(|_| bail!("loading a module fell over")))
+                .chain([own])
+                .collect::<anyhow::Result<()>>()
+        })?;
     }
-    Ok(order.lines().count())
+    Ok(order.split_whitespace().count())
+}
+
+fn load_module(folder: &Path, name: &str) -> anyhow::Result<()> {
+    ensure!(!name.contains('/') && name.ends_with(".ko"), "{name:?} in the list of modules is no file name");
+    let file = fs::File::open(folder.join(name)).with_context(|| format!("the module {name} is missing from the image"))?;
+    let how = if AT_ONCE.contains(&name) { c"" } else { c"async_probe" };
+    match finit_module(file, how, ModuleInitFlags::empty()) {
+        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+        // A driver without its device says so and is not wanted.
+        Err(nix::Error::ENODEV) => {
+            tracing::debug!("{name}: no such device");
+            Ok(())
+        }
+        Err(e) => bail!("the module {name} is refused by the kernel ({e}): the image was built with another kernel's modules"),
+    }
 }
 
 /// Closes what nobody needs any more, and sees that it is closed.

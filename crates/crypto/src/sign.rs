@@ -14,10 +14,7 @@ use hoidla_format::{
     statements::{Custodian, Reader},
 };
 use p384::{
-    ecdsa::{
-        self, Signature,
-        signature::{Signer, Verifier},
-    },
+    ecdsa::{self, Signature, signature::Signer},
     pkcs8::EncodePrivateKey,
 };
 use sha2::{Digest, Sha256};
@@ -197,7 +194,25 @@ impl VerifyingKey {
     }
 
     fn verify_bytes(&self, message: &[u8], signature: &[u8]) -> bool {
-        Signature::from_slice(signature).is_ok_and(|s| s == s.normalize_s() && self.0.verify(message, &s).is_ok())
+        Signature::from_slice(signature).is_ok_and(|s| s == s.normalize_s() && self.is_by(message, &s))
+    }
+
+    /// A machine checks a dozen papers before its door opens: by AWS-LC in a quarter of the time.
+    #[cfg(feature = "fast")]
+    fn is_by(&self, message: &[u8], signature: &Signature) -> bool {
+        use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, self.to_sec1_uncompressed()).verify(message, &signature.to_bytes()).is_ok()
+    }
+
+    #[cfg(not(feature = "fast"))]
+    fn is_by(&self, message: &[u8], signature: &Signature) -> bool {
+        self.by_portable_code(message, signature)
+    }
+
+    #[cfg(any(test, not(feature = "fast")))]
+    fn by_portable_code(&self, message: &[u8], signature: &Signature) -> bool {
+        use p384::ecdsa::signature::Verifier;
+        self.0.verify(message, signature).is_ok()
     }
 }
 
@@ -284,4 +299,36 @@ fn ecdsa_key(scalar: &Secret<48>) -> ecdsa::SigningKey {
 
 fn raw_message(context: Label, message: &[u8]) -> Vec<u8> {
     bind(RAW_SIGNATURE, &[context.as_bytes(), message])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_libraries_say_the_same_of_every_signature() {
+        let both = |key: &VerifyingKey, message: &[u8], bytes: &[u8]| {
+            let signature = Signature::from_slice(bytes).ok()?;
+            let says = key.is_by(message, &signature);
+            assert_eq!(says, key.by_portable_code(message, &signature), "{bytes:02x?}");
+            Some(says)
+        };
+        for n in 0..8u8 {
+            let (key, message) = (SigningKey::from_secret(&Secret::filled(|b| b.fill(n))), vec![n; usize::from(n) * 50]);
+            let (public, good) = (key.verifying_key(), key.sign_bytes(&message));
+            assert_eq!(both(&public, &message, &good), Some(true));
+            let other = SigningKey::from_secret(&Secret::filled(|b| b.fill(n + 1))).verifying_key();
+            assert_eq!(both(&other, &message, &good), Some(false));
+            assert_eq!(both(&public, b"another message", &good), Some(false));
+            let high = Signature::from_slice(&good).unwrap();
+            let high = Signature::from_scalars(high.r(), -*high.s()).unwrap().to_bytes();
+            assert_eq!(both(&public, &message, &high), Some(true), "as ECDSA has it");
+            assert!(!public.verify_bytes(&message, &high), "but here a text has one signature");
+            for bit in (0..SIGNATURE_LEN * 8).step_by(37) {
+                let mut changed = good;
+                changed[bit / 8] ^= 1 << (bit % 8);
+                assert_ne!(both(&public, &message, &changed), Some(true), "bit {bit}");
+            }
+        }
+    }
 }

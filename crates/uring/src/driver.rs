@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Note(Noting, Answer<()>),
     /// A marked disk joins; it is rebuilt by whoever asks.
     Join(DiskNo, Arc<DiskFile>, oneshot::Sender<Result<JoinId, JoinError>>),
+    /// The buffers are registered with the kernel; the answer is why not.
+    Register(oneshot::Sender<Result<(), String>>),
     /// Anything that is answered at once.
     Ask(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -204,6 +206,7 @@ impl Driver {
         let ticket = self.tickets;
         match command {
             Command::Ask(question) => question(&mut self.engine),
+            Command::Register(answer) => _ = answer.send(self.ring.register()),
             Command::Append(record, answer) => match self.engine.append(copy(&record), ticket) {
                 Ok(Appended::Pending) => _ = self.waiting.insert(ticket, Waiting::Append(answer)),
                 Ok(Appended::Before(place)) => _ = answer.send(Ok(Took::Before(place, record))),
@@ -299,7 +302,7 @@ fn refuse(command: Command, why: Refused) {
         Command::CloseEpoch(_, _, answer) | Command::Readmit(_, answer) | Command::Retire(_, answer) | Command::Note(_, answer) => {
             _ = answer.send(Err(why))
         }
-        Command::Ask(_) | Command::Join(..) => {}
+        Command::Ask(_) | Command::Join(..) | Command::Register(_) => {}
     }
 }
 

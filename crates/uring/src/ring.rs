@@ -58,13 +58,13 @@ struct Flight {
     turn: u64,
 }
 
-/// One io_uring with its disks and buffers registered.
+/// One io_uring with its disks registered, and its buffers once [`register`](Ring::register) was called.
 pub struct Ring {
     ring: IoUring,
     disks: Vec<Option<Arc<DiskFile>>>,
     /// Raised whenever a disk is replaced.
     turns: Vec<u64>,
-    registered: Result<(), io::Error>,
+    registered: bool,
     wake: Arc<EventFd>,
     wake_count: Box<[u8; 8]>,
     wake_pending: bool,
@@ -73,7 +73,7 @@ pub struct Ring {
     line: VecDeque<Flight>,
     done: Vec<Done>,
     /// Keeps the registered memory mapped until the ring is gone.
-    _buffers: Buffers,
+    buffers: Buffers,
 }
 
 impl Ring {
@@ -82,14 +82,12 @@ impl Ring {
         let ring = setup().map_err(RingError::Setup)?;
         let fds: Vec<_> = disks.iter().map(|d| d.as_ref().map_or(-1, |d| d.file().as_raw_fd())).collect();
         ring.submitter().register_files(&fds).map_err(RingError::Files)?;
-        // SAFETY: the region stays mapped as long as `_buffers`, which is dropped after the ring.
-        let registered = unsafe { ring.submitter().register_buffers(&[buffers.whole()]) };
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| RingError::Setup(e.into()))?;
         Ok(Self {
             ring,
             turns: vec![0; disks.len()],
             disks,
-            registered,
+            registered: false,
             wake: Arc::new(wake),
             wake_count: Box::new([0; 8]),
             wake_pending: false,
@@ -97,17 +95,28 @@ impl Ring {
             idle: (0..DEPTH).rev().collect(),
             line: VecDeque::new(),
             done: Vec::new(),
-            _buffers: buffers.clone(),
+            buffers: buffers.clone(),
         })
     }
 
-    /// Why the buffers are not registered, if they aren't; the ring works, at a higher cost in CPU.
-    pub fn unregistered(&self) -> Option<String> {
-        let why = self.registered.as_ref().err()?;
-        Some(format!(
-            "the store's buffers are not registered with the kernel ({why}), so writing costs more CPU: raise the limit on locked memory \
-             (ulimit -l, or LimitMEMLOCK= of the service) above the size of the buffers, or grant CAP_IPC_LOCK"
-        ))
+    /// Registers the buffers with the kernel, once: writing costs less CPU from then on. The kernel
+    /// clears and pins all of them meanwhile, which takes a while.
+    ///
+    /// # Errors
+    /// If the kernel locks no more memory; the ring works all the same.
+    pub fn register(&mut self) -> Result<(), String> {
+        if self.registered {
+            return Ok(());
+        }
+        // SAFETY: the region stays mapped as long as `buffers`, which is dropped after the ring.
+        unsafe { self.ring.submitter().register_buffers(&[self.buffers.whole()]) }.map_err(|why| {
+            format!(
+                "the store's buffers are not registered with the kernel ({why}), so writing costs more CPU: raise the limit on locked memory \
+                 (ulimit -l, or LimitMEMLOCK= of the service) above the size of the buffers, or grant CAP_IPC_LOCK"
+            )
+        })?;
+        self.registered = true;
+        Ok(())
     }
 
     /// What another thread writes to, to end a [`wait`](Self::wait).
@@ -183,9 +192,10 @@ impl Ring {
         let Some(blocks) = &flight.blocks else { return opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build() };
         let rest = &blocks.as_ref()[flight.written..];
         let (start, len, at) = (rest.as_ptr(), rest.len() as u32, flight.at + flight.written as u64);
-        match self.registered {
-            Ok(()) => opcode::WriteFixed::new(fd, start, len, 0).offset(at).build(),
-            Err(_) => opcode::Write::new(fd, start, len).offset(at).build(),
+        if self.registered {
+            opcode::WriteFixed::new(fd, start, len, 0).offset(at).build()
+        } else {
+            opcode::Write::new(fd, start, len).offset(at).build()
         }
     }
 

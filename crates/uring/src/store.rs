@@ -75,8 +75,6 @@ pub struct Report {
     pub opened: Opened,
     /// Paths that couldn't be opened, and why; the store goes on without them.
     pub absent: Vec<DiskError>,
-    /// What should be better, in words: memory that couldn't be registered.
-    pub warnings: Vec<String>,
 }
 
 /// Why a call failed.
@@ -157,7 +155,18 @@ impl Store {
             turns: Semaphore::new(READERS),
             thread: Mutex::new(Some(thread)),
         };
-        Ok((Self(Arc::new(inner)), Report { strange, opened: started.opened, absent, warnings: started.warnings }))
+        Ok((Self(Arc::new(inner)), Report { strange, opened: started.opened, absent }))
+    }
+
+    /// Registers the store's memory with the kernel, so that writing costs less CPU. It takes a
+    /// while, in which nothing else is answered: for a store that will serve, once it does.
+    ///
+    /// # Errors
+    /// In words with what to do, if the kernel locks no more memory; the store works all the same.
+    pub async fn register(&self) -> Result<(), String> {
+        let (tell, answer) = oneshot::channel();
+        self.send(Command::Register(tell)).await.map_err(|e| e.to_string())?;
+        answer.await.map_err(|_| gone().to_string())?
     }
 
     /// Memory for one record; waits until there is some.
@@ -447,7 +456,6 @@ struct Begin {
 struct Started {
     opened: Opened,
     event: Arc<nix::sys::eventfd::EventFd>,
-    warnings: Vec<String>,
 }
 
 impl Begin {
@@ -473,8 +481,7 @@ impl Begin {
         let places: Vec<_> = disks.iter().map(|d| d.as_ref().and_then(|d| self.files.iter().find(|f| same(f, d)).cloned())).collect();
         *self.board.disks.write().unwrap_or_else(PoisonError::into_inner) = places.clone();
         let ring = Ring::new(places, &self.buffers)?;
-        let (event, warnings) = (ring.waker(), ring.unregistered().into_iter().collect());
-        Ok((Started { opened, event, warnings }, Driver::new(engine, ring, self.inbox, self.board)))
+        Ok((Started { opened, event: ring.waker() }, Driver::new(engine, ring, self.inbox, self.board)))
     }
 }
 

@@ -49,10 +49,13 @@ fn the_same_blocks_reach_both_disks() {
     let folder = folder();
     let (a, b, pool) = (disk(&folder, "a"), disk(&folder, "b"), Buffers::new(2 << 20).unwrap());
     let mut ring = Ring::new(vec![Some(a.clone()), None, Some(b.clone())], &pool).unwrap();
-    let bytes = blocks(&pool, MOST_BUFFER, 7);
-    ring.push(write(1, 0, 4096, &bytes));
-    ring.push(write(2, 2, 4096, &bytes));
-    assert_eq!(finish(&mut ring), [(1, Ok(MOST_BUFFER)), (2, Ok(MOST_BUFFER))]);
+    for n in [8, 7] {
+        let bytes = blocks(&pool, MOST_BUFFER, n);
+        ring.push(write(1, 0, 4096, &bytes));
+        ring.push(write(2, 2, 4096, &bytes));
+        assert_eq!(finish(&mut ring), [(1, Ok(MOST_BUFFER)), (2, Ok(MOST_BUFFER))]);
+        ring.register().unwrap(); // the second time round it is registered already
+    }
     ring.push(flush(3, 0));
     ring.push(flush(4, 2));
     assert_eq!(finish(&mut ring), [(3, Ok(0)), (4, Ok(0))]);
@@ -87,10 +90,19 @@ fn more_requests_than_fit_at_once_all_end_and_give_their_memory_back() {
     let folder = folder();
     let (a, pool) = (disk(&folder, "a"), Buffers::new(2 << 20).unwrap());
     let mut ring = Ring::new(vec![Some(a.clone())], &pool).unwrap();
+    let mut early = Vec::new();
     for id in 0..400 {
         ring.push(write(id, 0, id * 4096, &blocks(&pool, BLOCK, id as u8)));
+        if id == 200 {
+            ring.wait(&mut early, None).unwrap();
+            ring.register().unwrap(); // with writes under way
+        }
     }
-    assert_eq!(finish(&mut ring), (0..400).map(|id| (id, Ok(BLOCK))).collect::<Vec<_>>());
+    assert!(early.iter().all(|(_, r)| matches!(r, Ok(BLOCK))));
+    let mut all: Vec<u64> = early.into_iter().map(|(id, _)| id).collect();
+    all.extend(finish(&mut ring).into_iter().map(|(id, r)| r.map(|_| id).unwrap()));
+    all.sort_unstable();
+    assert_eq!(all, (0..400).collect::<Vec<_>>());
     assert!(pool.take(MOST_BUFFER).is_some() && pool.take(MOST_BUFFER).is_some());
     let mut back = pool.take(BLOCK).unwrap();
     for id in 0..400 {
@@ -105,6 +117,7 @@ fn a_dropped_ring_lets_go_of_memory_only_after_the_kernel_did() {
     let (a, pool) = (disk(&folder, "a"), Buffers::new(4 << 20).unwrap());
     for round in 0..20u8 {
         let mut ring = Ring::new(vec![Some(a.clone())], &pool).unwrap();
+        ring.register().unwrap();
         (0..4).for_each(|id| ring.push(write(id, 0, id << 20, &blocks(&pool, MOST_BUFFER, round))));
         ring.push(flush(9, 7)); // fails at once, so that the wait below submits all and waits for none
         ring.wait(&mut Vec::new(), None).unwrap();

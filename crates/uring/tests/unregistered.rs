@@ -30,7 +30,7 @@ fn without_locked_memory_writing_works_and_the_remedy_is_named() {
     setrlimit(Resource::RLIMIT_MEMLOCK, 1 << 20, 1 << 20).unwrap();
 
     let mut ring = Ring::new(vec![Some(disk.clone())], &pool).unwrap();
-    let why = ring.unregistered().expect("the kernel must have refused to lock 8 MiB");
+    let why = ring.register().expect_err("the kernel must have refused to lock 8 MiB");
     assert!(why.contains("ulimit -l") && why.contains("CAP_IPC_LOCK"), "{why}");
 
     let mut buffer = pool.take(BLOCK).unwrap();

@@ -151,6 +151,7 @@ impl Embassy {
             host_ports: Vec::new(),
             wires: false,
             memory: MEMORY,
+            processors: 2,
             by_entries: false,
         })
     }

@@ -71,6 +71,8 @@ pub struct Parts {
     pub wires: bool,
     /// MiB of memory.
     pub memory: u32,
+    /// Processors; with one, several machines share this machine's better.
+    pub processors: u32,
     /// Whether the firmware's own boot entries say what it starts, and not QEMU.
     pub by_entries: bool,
 }
@@ -283,7 +285,7 @@ fn plain(line: &str) -> String {
 fn command(parts: &Parts, tpm: &Path) -> Command {
     let mut c = Command::new("qemu-system-x86_64");
     let drive = |path: &Path, id: &str| format!("if=none,id={id},format=raw,file={}", path.display());
-    c.args(["-nodefaults", "-display", "none", "-vga", "std", "-accel", "tcg", "-cpu", "max", "-smp", "1"]);
+    c.args(["-nodefaults", "-display", "none", "-vga", "std", "-accel", "tcg", "-cpu", "max", "-smp", &parts.processors.to_string()]);
     c.args(["-machine", "q35,smm=on", "-m", &parts.memory.to_string()]);
     c.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
     c.args(["-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.noreboot=off", "-action", "watchdog=reset"]);

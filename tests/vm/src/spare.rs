@@ -30,10 +30,9 @@ pub struct Spare {
 }
 
 impl Embassy {
-    /// The machine once more, under a name of its own.
+    /// The machine once more, under a name of its own, with one processor: tests have several on at once.
     pub fn spare(&self, name: &str) -> Result<Spare> {
-        let mut parts = self.parts()?;
-        parts.folder = self.machine.join(name);
+        let mut parts = Parts { processors: 1, folder: self.machine.join(name), ..self.parts()? };
         fs::create_dir_all(&parts.folder)?;
         let files = [&mut parts.variables, &mut parts.tpm].into_iter().chain(&mut parts.boot_disks).chain(&mut parts.trays);
         for file in files {
