@@ -121,6 +121,8 @@ pub struct Panel {
     pub openings: u16,
     /// Connections now.
     pub connections: usize,
+    /// Why nobody's certificate can be judged now, if the clock is wrong.
+    pub wrong_clock: Option<String>,
     /// When everything was last seen whole.
     pub wholeness: Wholeness,
     /// Time and retention.
@@ -401,6 +403,7 @@ impl Panel {
             standing: d.standing.iter().cloned().chain(d.hourly.standing()).collect(),
             openings: h.openings,
             connections: d.limits.in_use(),
+            wrong_clock: d.papers.wrong_clock(hoidla_format::Moment::now()),
             wholeness: d.scrubber.wholeness(),
             ages: d.keeper.ages(),
             trays: d.trays.health(),

@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use hoidla_format::{
-    StreamId,
+    Moment, StreamId,
     statements::{ApplianceIdentity, Site},
 };
 use hoidla_store::{Layout, SealKey};
@@ -82,6 +82,9 @@ pub fn enrol(state: &State, ask: &Enrol) -> anyhow::Result<Enrolled> {
     let tpm = Arc::new(machine::pinned(&config, &identity)?);
     let papers = Papers::gather(&ask.papers, &config.authority_key()?, &identity, &tpm)?.under(&tpm)?;
     not_older(state, &config, &identity, &papers)?;
+    if let Some(why) = papers.wrong_clock(Moment::now()) {
+        bail!(why);
+    }
     let stands = Stands::ask(&tpm)?;
     check_counters(stands, &papers)?;
     import(state, &papers, &tpm)?;

@@ -472,6 +472,7 @@ fn status(state: &State, output: &Output) -> anyhow::Result<Outcome> {
     screen.field("open", &format!("{} grants", panel.openings));
     screen.field("alarms", &format!("{} alarms, {} damaged", panel.alarms, panel.damaged));
     panel.standing.iter().for_each(|what| _ = screen.item(&format!("ALARM: {what}")));
+    panel.wrong_clock.iter().for_each(|why| _ = screen.item(&format!("nobody is let in: {why}")));
     screen.field(
         "time",
         &format!(

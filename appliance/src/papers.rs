@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, anyhow, bail, ensure};
 use hoidla_crypto::sign::{self, Signed, VerifyingKey};
 use hoidla_format::{
-    Bytes, Hash32, Name, Statement, statement,
+    Bytes, Hash32, Moment, Name, Statement, statement,
     statements::{ApplianceIdentity, Door, Enrolment, Envelopes, Halves, Proof, Release, Roster, Site, Vault},
 };
 use hoidla_tpm::Tpm;
@@ -25,6 +25,9 @@ use hoidla_verify::{Parcel, ReleasePublic, parcel, release};
 const AUTHORITY: &str = "authority";
 /// The most releases that are held, the newest ones.
 const MOST_RELEASES: usize = 8;
+
+/// By how much a machine's clock may be behind home's: a day.
+const CLOCKS_DIFFER: u64 = 86_400;
 
 /// All that an enrolled appliance knows of its site, checked.
 #[derive(Clone, Debug)]
@@ -275,6 +278,12 @@ impl Papers {
         Ok(())
     }
 
+    /// Why this can't be what the clock should say, if its own certificate doesn't hold then: nobody
+    /// else's can be judged by such a clock either.
+    pub fn wrong_clock(&self, now: Moment) -> Option<String> {
+        wrong_clock(now, hoidla_door::certificate::validity(&self.enrolment.statement.certificate.0).ok()?)
+    }
+
     /// The node key's public point: SEC1.
     fn node_key(&self) -> anyhow::Result<Vec<u8>> {
         let public = hoidla_verify::Public::parse(&self.identity.node.0)?;
@@ -378,4 +387,29 @@ fn releases(all: Vec<Signed<Release>>, site: &Site) -> anyhow::Result<Vec<(Signe
     }
     out.truncate(MOST_RELEASES);
     Ok(out)
+}
+
+fn wrong_clock(now: Moment, (from, to): (Moment, Moment)) -> Option<String> {
+    let holds = now.plus(CLOCKS_DIFFER) >= from && now <= to;
+    (!holds).then(|| {
+        format!("the clock says {now}, but the papers from home hold from {from} to {to}: set the clock in the firmware's setup, in UTC")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_outside_the_papers_time_is_wrong_and_says_so() {
+        let (from, to) = (Moment::from_seconds(1_800_000_000), Moment::from_seconds(1_900_000_000));
+        let says = |seconds| wrong_clock(Moment::from_seconds(seconds), (from, to));
+        for fits in [1_800_000_000, 1_799_920_000, 1_900_000_000] {
+            assert_eq!(says(fits), None, "{fits}");
+        }
+        for wrong in [0, 1_100_000_000, 1_799_900_000, 1_900_000_001, 4_000_000_000] {
+            let why = says(wrong).expect("wrong");
+            assert!(why.contains("set the clock") && why.contains(&from.to_string()), "{why}");
+        }
+    }
 }

@@ -67,8 +67,9 @@ pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) 
     if panel.development {
         s.words("A machine for drills and tests only.");
     }
-    match machine.cable {
-        Some(false) => s.field("copying in", "not possible: NO CABLE is in the door's network port, or its other end is off"),
+    match (machine.cable, &panel.wrong_clock) {
+        (Some(false), _) => s.field("copying in", "not possible: NO CABLE is in the door's network port, or its other end is off"),
+        (_, Some(why)) => s.field("copying in", &format!("not possible: {why}")),
         _ => s.field("copying in", &copying.words(now)),
     };
     s.field("switch off", switching_off(panel));
@@ -117,6 +118,7 @@ pub fn metrics(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment)
     gauge("disks", "Disks of the store", panel.disks.0.into());
     gauge("disks_whole", "Disks of the store that are whole", panel.disks.1.into());
     gauge("door_cable", "1 if a cable is in the door's network port", machine.cable.unwrap_or(true).into());
+    gauge("clock_fits", "1 if the machine's papers hold by its clock", panel.wrong_clock.is_none().into());
     gauge("boot_disks", "Boot disks", all as i64);
     gauge("boot_disks_working", "Boot disks that work", work as i64);
     gauge("alarms", "Alarms and damage since the start", (panel.alarms + panel.damaged) as i64);
@@ -155,6 +157,7 @@ mod tests {
             standing: vec!["population went back".into()],
             openings: 0,
             connections: 1,
+            wrong_clock: None,
             wholeness: Default::default(),
             ages: Default::default(),
             trays: (1..=8).map(tray).collect(),
@@ -190,6 +193,18 @@ mod tests {
         let page = screen(&panel(), &with(Some(false)), &Copying::watch(now), now);
         assert!(page.lines().count() <= 21 && page.lines().all(|l| l.chars().count() <= 80), "{page}");
         assert!(metrics(&panel(), &with(Some(false)), &Copying::watch(now), now).contains("\nhoidla_door_cable 0\n"));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_said_where_somebody_waits_for_copies() {
+        let now = Moment::from_seconds(1_100_000_000);
+        let long = "the clock says 2005-01-01T00:00:00Z, but the papers from home hold from 2026-11-22T11:00:00Z to 2036-11-22T11:00:00Z: \
+                    set the clock in the firmware's setup, in UTC";
+        let wrong = Panel { wrong_clock: Some(long.into()), ..panel() };
+        let page = screen(&wrong, &machine(), &Copying::watch(now), now);
+        assert!(page.contains("not possible: the clock says 2005"), "{page}");
+        assert!(page.lines().count() <= 21 && page.lines().all(|l| l.chars().count() <= 80), "{page}");
+        assert!(metrics(&wrong, &machine(), &Copying::watch(now), now).contains("\nhoidla_clock_fits 0\n"));
     }
 
     #[test]

@@ -42,9 +42,13 @@ pub fn cable(sys: &Path, port: &str) -> Option<bool> {
     Some(read(sys.join("class/net").join(port).join("carrier")).ok()? == "1")
 }
 
-/// Where a whole disk is plugged in, if on the PCI bus.
+/// Where a whole disk is plugged in, if on the PCI bus. What hangs on USB is nobody's tray or boot
+/// disk, whatever its controller's place: it may be the very stick.
 pub fn place_of(sys: &Path, name: &str) -> Option<Place> {
     let at = fs::canonicalize(sys.join("class/block").join(name)).ok().filter(|at| !at.join("partition").exists())?;
+    if components(&at).any(|c| c.starts_with("usb")) {
+        return None;
+    }
     let ata = components(&at).find(|c| c.strip_prefix("ata").is_some_and(|n| n.parse::<u16>().is_ok()));
     let port = match ata {
         None => None,
@@ -122,6 +126,7 @@ mod tests {
         sys.device("block", "pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0/nvme0n1", &[]);
         sys.device("block", "pci0000:00/0000:00:1f.2/ata3/host2/target2:0:0/2:0:0:0/block/sda", &[]);
         sys.device("block", "pci0000:00/0000:00:1f.2/ata4/host3/target3:0:0/3:0:0:0/block/sdb", &[]);
+        sys.device("block", "pci0000:00/0000:00:06.0/usb2/2-1/2-1:1.0/host4/target4:0:0/4:0:0:0/block/sdc", &[]);
         sys.device("ata_port", "pci0000:00/0000:00:1f.2/ata3/ata_port/ata3", &[("port_no", "1\n")]);
         sys.device("ata_port", "pci0000:00/0000:00:1f.2/ata4/ata_port/ata4", &[("port_no", "2\n")]);
         for (place, name) in [
@@ -129,7 +134,7 @@ mod tests {
             ("0000:00:05.0", Some("vda")),
             ("0000:01:00.0", Some("nvme0n1")),
             ("0000:00:01.0", None), // the bridge before it
-            ("0000:00:06.0", None),
+            ("0000:00:06.0", None), // a stick
             ("0000:00:1f.2 port 1", Some("sda")),
             ("0000:00:1f.2 port 2", Some("sdb")),
             ("0000:00:1f.2 port 3", None),

@@ -27,6 +27,7 @@ mod terminal;
 
 use std::{io, time::Duration};
 
+use hoidla_cli::Screen;
 use power::End;
 use tracing_subscriber::fmt::time::uptime;
 
@@ -43,11 +44,19 @@ pub fn run() -> ! {
         if start::on_trial() {
             start::gave_up(std::path::Path::new(boot::STATE), &format!("{why:#}"));
         }
-        tracing::error!("the machine starts again in {} seconds; press the power button to switch it off", wait.as_secs());
+        println!("{}", not_running(&why, wait));
         wait_or_off(wait)
     });
     tracing::info!("{}", if end == End::PowerOff { "safe to switch off" } else { "starting again" });
     end.now()
+}
+
+/// The reason once more, for whoever stands before the machine.
+fn not_running(why: &anyhow::Error, wait: Duration) -> String {
+    let mut s = Screen::new();
+    s.gap().heading("Hoidla: NOT RUNNING").words(&format!("{why:#}")).gap();
+    s.words(&format!("The machine starts again in {} seconds. Press the power button to switch it off.", wait.as_secs()));
+    s.text().to_owned()
 }
 
 /// Waits a while, or for the power button.

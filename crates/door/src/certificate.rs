@@ -132,6 +132,13 @@ pub(crate) fn uris(der: &[u8]) -> Vec<String> {
     names.value.general_names.iter().filter_map(uri).collect()
 }
 
+/// From when and until when a certificate holds.
+pub fn validity(der: &[u8]) -> Result<(Moment, Moment), DoorError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(|_| DoorError::Certificate("the certificate is damaged".into()))?;
+    let at = |time: x509_parser::time::ASN1Time| Moment::from_seconds(u64::try_from(time.timestamp()).unwrap_or(0));
+    Ok((at(parsed.validity().not_before), at(parsed.validity().not_after)))
+}
+
 /// Checks that a certificate is for this appliance and this node key (P-256, SEC1).
 pub fn is_node_certificate(der: &[u8], site: &Name, appliance: &Name, node: &[u8]) -> Result<(), DoorError> {
     let (_, parsed) =

@@ -44,7 +44,7 @@ pub use device::{BLOCK, Blocks, BlocksOf, Buffer, Counters, Disk, DiskNo, Disks,
 pub use engine::Engine;
 pub use expiry::{GRACE, Tenure, may_end};
 pub use logged::Logged;
-pub use open::{OpenError, Opened};
+pub use open::{OpenError, Opened, best_superblock};
 #[cfg(feature = "faults")]
 pub use options::Fault;
 pub use options::{Layout, Options};

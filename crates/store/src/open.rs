@@ -324,19 +324,20 @@ fn find<P: Pool>(disks: &[Arc<dyn Disk>], store: [u8; 16], pool: &P) -> Result<P
 /// The best of a disk's four superblocks. A disk that cannot be read counts as failed, not as foreign.
 pub(crate) fn read_superblock<P: Pool>(disk: &dyn Disk, pool: &P) -> Result<Option<Superblock>, OpenError> {
     let mut buffer = pool.take(BLOCK).ok_or(OpenError::Memory)?;
-    let mut best: Option<Superblock> = None;
-    for at in AT {
-        if (at + 1) * BLOCK as u64 > disk.size() || disk.read(at * BLOCK as u64, &mut buffer.as_mut()[..BLOCK]).is_err() {
-            continue;
+    Ok(best_superblock(disk, &mut buffer.as_mut()[..BLOCK]))
+}
+
+/// The newest of a disk's superblocks that can be read, by way of a block of memory as the disk wants it.
+pub fn best_superblock(disk: &dyn Disk, block: &mut [u8]) -> Option<Superblock> {
+    let read = |at: u64| {
+        let at = at * BLOCK as u64;
+        if at + BLOCK as u64 > disk.size() {
+            return None;
         }
-        let block = buffer.as_ref().first_chunk::<BLOCK>();
-        if let Some(s) = block.and_then(|b| Superblock::from_block(b).ok())
-            && best.as_ref().is_none_or(|b| b.sequence < s.sequence)
-        {
-            best = Some(s);
-        }
-    }
-    Ok(best)
+        disk.read(at, block).ok()?;
+        Superblock::from_block(block.first_chunk()?).ok()
+    };
+    AT.into_iter().filter_map(read).reduce(|best, other| if best.sequence < other.sequence { other } else { best })
 }
 
 fn open_with<P: Pool>(

@@ -17,7 +17,7 @@ pub enum TpmError {
     },
     /// A hierarchy's password was set.
     #[error(
-        "this TPM belongs to somebody else: its owner's or endorsement password is set. If the machine is new to you, clear the TPM in the firmware's setup and begin again with hoidlad identify; never clear one that holds halves"
+        "this TPM belongs to somebody else: its owner's or endorsement password is set. If the machine is new to you, clear the TPM in the firmware's setup and begin again; never clear one that holds halves"
     )]
     Owned,
     /// A credential made for another TPM, or for another prover.

@@ -6,11 +6,8 @@
 
 use std::{fmt, io};
 
-use hoidla_format::{
-    Hash32,
-    disk::superblock::{AT, Superblock},
-};
-use hoidla_store::{BLOCK, Disk};
+use hoidla_format::Hash32;
+use hoidla_store::{BLOCK, Disk, best_superblock};
 
 /// How much is looked at, at each end.
 const END: u64 = 1 << 20;
@@ -67,6 +64,10 @@ impl fmt::Display for Seen {
 
 /// Looks at a disk for the store of this name.
 pub fn look(disk: &dyn Disk, store: [u8; 16]) -> Seen {
+    let best = best_superblock(disk, Aligned::new(BLOCK).as_mut());
+    if let Some(ours) = best.as_ref().filter(|s| s.store == store) {
+        return Seen::Ours { place: ours.place }; // nobody asks for more
+    }
     let end = END.min(disk.size() / BLOCK as u64 * BLOCK as u64);
     let read = |at| {
         let mut bytes = Aligned::new(end as usize);
@@ -77,11 +78,6 @@ pub fn look(disk: &dyn Disk, store: [u8; 16]) -> Seen {
         (Err(why), _) | (_, Err(why)) => return Seen::Unreadable(why.to_string()),
     };
     let (first, last) = (first.as_ref(), last.as_ref());
-    let copies = AT.iter().filter_map(|at| first.get(*at as usize * BLOCK..)?.first_chunk::<BLOCK>());
-    let best = copies.filter_map(|b| Superblock::from_block(b).ok()).max_by_key(|s| s.sequence);
-    if let Some(ours) = best.as_ref().filter(|s| s.store == store) {
-        return Seen::Ours { place: ours.place }; // nobody asks for its hash
-    }
     let hash = hash_of(disk.size(), first, last);
     match best {
         Some(s) => Seen::OtherStore { store: hex(&s.store), hash },

@@ -51,7 +51,8 @@ impl Embassy {
         embassy.stage.new_agent()?;
         embassy.stage.enrol(STORE)?;
         embassy.stage.stop_tpm();
-        embassy.prepare()?;
+        embassy.give_keys()?;
+        embassy.install(Some(&embassy.stage.at("embassy/state")))?;
         Ok(embassy)
     }
 
@@ -114,10 +115,14 @@ impl Embassy {
         Ok(Self { stage, machine, foretold })
     }
 
-    /// Boot disks with the image and the enrolled state, and firmware with the site's boot key.
-    fn prepare(&self) -> Result<()> {
+    /// Boot disks with the image, and this state.
+    pub fn install(&self, state: Option<&Path>) -> Result<()> {
         let stick = fs::read(self.stick())?;
-        boot_disk::make(&self.boot_disks(), &stick[hoidla_medium::stick::SLOT], Some(&self.stage.at("embassy/state")))?;
+        boot_disk::make(&self.boot_disks(), &stick[hoidla_medium::stick::SLOT], state)
+    }
+
+    /// Firmware with the site's boot key.
+    pub fn give_keys(&self) -> Result<()> {
         let key = fs::read(self.stage.at("home/boot/boot.crt"))?;
         variables::write(Path::new(VARIABLES), &self.machine.join("variables.fd"), &variables::keys(&key, &[&key]))
     }
@@ -150,6 +155,7 @@ impl Embassy {
             ports: vec![(self.port()?, self.port()?)],
             host_ports: Vec::new(),
             wires: false,
+            clock: None,
             memory: MEMORY,
             processors: 2,
             by_entries: false,

@@ -55,13 +55,13 @@ pub struct Parts {
     pub folder: PathBuf,
     /// The firmware's variables.
     pub variables: PathBuf,
-    /// The TPM's state.
+    /// The TPM's state, a folder; where there is none, no TPM is.
     pub tpm: PathBuf,
     /// What it starts from.
     pub start: Start,
     /// Boot disks, at the ports of the AHCI controller; where there is no file, no disk is.
     pub boot_disks: Vec<PathBuf>,
-    /// Disks in the trays, in their order.
+    /// Disks in the trays, in their order; where there is no file, no disk is.
     pub trays: Vec<PathBuf>,
     /// TCP ports that are led from this machine to the guest: here, and there.
     pub ports: Vec<(u16, u16)>,
@@ -69,6 +69,8 @@ pub struct Parts {
     pub host_ports: Vec<(u16, u16)>,
     /// Whether both networks have a cable for whole frames as well: [`door_wire`], [`host_wire`].
     pub wires: bool,
+    /// What its clock says when it is switched on (`2005-01-01`); none: the time.
+    pub clock: Option<&'static str>,
     /// MiB of memory.
     pub memory: u32,
     /// Processors; with one, several machines share this machine's better.
@@ -87,7 +89,7 @@ struct Said {
 pub struct Machine {
     parts: Parts,
     qemu: Child,
-    tpm: Child,
+    tpm: Option<Child>,
     said: Arc<(Mutex<Said>, Condvar)>,
 }
 
@@ -105,17 +107,19 @@ impl Machine {
 
     /// Switches it on with its console in this terminal, and waits until it is off.
     pub fn attended(parts: &Parts) -> Result<()> {
-        let (mut tpm, socket) = tpm(parts)?;
-        let ended = command(parts, &socket).status().context("cannot start QEMU; next: apt-get install qemu-system-x86 ovmf");
-        _ = tpm.kill();
-        _ = tpm.wait();
+        let tpm = tpm(parts)?;
+        let ended = command(parts).status().context("cannot start QEMU; next: apt-get install qemu-system-x86 ovmf");
+        if let Some(mut tpm) = tpm {
+            _ = tpm.kill();
+            _ = tpm.wait();
+        }
         ended.map(drop)
     }
 
     fn switch_on(parts: &Parts) -> Result<Self> {
-        let (tpm, socket) = tpm(parts)?;
+        let tpm = tpm(parts)?;
         let log = fs::File::create(parts.folder.join("qemu.log"))?;
-        let mut qemu = command(parts, &socket)
+        let mut qemu = command(parts)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -166,6 +170,11 @@ impl Machine {
         Ok(stdin.flush()?)
     }
 
+    /// Pulls the cable out of the door's network port.
+    pub fn unplug(&self) -> Result<()> {
+        self.monitor(r#"{"execute":"set_link","arguments":{"name":"door-net","up":false}}"#)
+    }
+
     /// Presses the power button.
     pub fn press_power(&self) -> Result<()> {
         self.monitor(r#"{"execute":"system_powerdown"}"#)
@@ -207,7 +216,7 @@ impl Machine {
 
     /// A power cut: to the machine, and to its TPM.
     pub fn cut(&mut self) {
-        for child in [&mut self.qemu, &mut self.tpm] {
+        for child in [Some(&mut self.qemu), self.tpm.as_mut()].into_iter().flatten() {
             // Gone already is as good.
             _ = child.kill();
             _ = child.wait();
@@ -226,9 +235,17 @@ fn tail(said: &Said) -> String {
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
 
-/// Starts the machine's TPM; it, and where it is reached.
-fn tpm(parts: &Parts) -> Result<(Child, PathBuf)> {
-    let socket = parts.folder.join("tpm.sock");
+/// Where the machine's TPM is reached.
+fn tpm_socket(parts: &Parts) -> PathBuf {
+    parts.folder.join("tpm.sock")
+}
+
+/// Starts the machine's TPM, if it has one.
+fn tpm(parts: &Parts) -> Result<Option<Child>> {
+    if !parts.tpm.exists() {
+        return Ok(None);
+    }
+    let socket = tpm_socket(parts);
     _ = fs::remove_file(&socket);
     let child = Command::new("swtpm")
         .args(["socket", "--tpm2", "--tpmstate"])
@@ -245,7 +262,7 @@ fn tpm(parts: &Parts) -> Result<(Child, PathBuf)> {
         ensure!(since.elapsed() < Duration::from_secs(10), "swtpm doesn't come up");
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok((child, socket))
+    Ok(Some(child))
 }
 
 /// Reads the console, and writes it down.
@@ -282,7 +299,7 @@ fn plain(line: &str) -> String {
     out.trim_end().to_owned()
 }
 
-fn command(parts: &Parts, tpm: &Path) -> Command {
+fn command(parts: &Parts) -> Command {
     let mut c = Command::new("qemu-system-x86_64");
     let drive = |path: &Path, id: &str| format!("if=none,id={id},format=raw,file={}", path.display());
     c.args(["-nodefaults", "-display", "none", "-vga", "std", "-accel", "tcg", "-cpu", "max", "-smp", &parts.processors.to_string()]);
@@ -291,8 +308,13 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
     c.args(["-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.noreboot=off", "-action", "watchdog=reset"]);
     c.args(["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}")]);
     c.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", parts.variables.display())]);
-    c.args(["-chardev", &format!("socket,id=tpm,path={}", tpm.display())]);
-    c.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+    if parts.tpm.exists() {
+        c.args(["-chardev", &format!("socket,id=tpm,path={}", tpm_socket(parts).display())]);
+        c.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+    }
+    if let Some(clock) = parts.clock {
+        c.args(["-rtc", &format!("base={clock}T00:00:00")]);
+    }
     c.args([
         "-chardev",
         "stdio,id=serial,signal=off",
@@ -303,7 +325,7 @@ fn command(parts: &Parts, tpm: &Path) -> Command {
     ]);
     network(&mut c, parts, "door", (GUEST, "10.0.2.0/24", "03.0"), &parts.ports);
     network(&mut c, parts, "host", (AT_HOST, "10.0.3.0/24", "02.0"), &parts.host_ports);
-    for (n, disk) in parts.trays.iter().enumerate() {
+    for (n, disk) in parts.trays.iter().enumerate().filter(|(_, disk)| disk.exists()) {
         let id = format!("tray{}", n + 1);
         c.args(["-drive", &drive(disk, &id), "-device", &format!("virtio-blk-pci,drive={id},addr={:02x}.0", n + 4)]);
     }

@@ -95,7 +95,7 @@ fn round(room: &mut Room, state: &State) -> anyhow::Result<Option<Enrolled>> {
 fn wait_for_stick(room: &mut Room) -> anyhow::Result<Stick> {
     room.person.show(&welcome(&room.profile.title));
     loop {
-        if let Some(stick) = Stick::find(&room.sys)? {
+        if let Some(stick) = Stick::alone(&room.sys)? {
             return Ok(stick);
         }
         room.person.typed_within(LOOK);
@@ -187,17 +187,18 @@ fn agree(room: &mut Room) -> anyhow::Result<()> {
     let missing: Vec<String> =
         room.profile.trays.iter().map(|t| format!("tray {}", t.number)).filter(|name| found.iter().all(|f| f.name != *name)).collect();
     ensure!(missing.is_empty(), "{} is empty: put a disk in, then press Enter", missing.join(" and "));
-    room.person.show(&to_format(&found));
+    room.person.show(&to_format(&found, Moment::now()));
     agreed(&mut room.person, &found)?;
     let word = room.person.ask("Type format to format the trays' disks and enrol:");
     ensure!(word == "format", "not agreed: nothing was changed");
     Ok(())
 }
 
-fn to_format(found: &[Found]) -> Screen {
+fn to_format(found: &[Found], now: Moment) -> Screen {
     let mut s = page("the disks that data will lie on");
     found.iter().for_each(|disk| _ = s.item(&disk.line()));
     s.gap().words("They are formatted. What is on them is lost for good.");
+    s.words(&format!("The clock says {now}. If that isn't now, in UTC, set it in the firmware's setup first."));
     s
 }
 

@@ -71,9 +71,9 @@ impl Person {
         self.screens.draw(page.text());
     }
 
-    /// Adds a line to the page.
-    pub fn tell(&mut self, line: &str) {
-        self.screens.line(line);
+    /// Adds a sentence to the page.
+    pub fn tell(&mut self, what: &str) {
+        Screen::new().words(what).text().lines().for_each(|line| self.screens.line(line));
     }
 
     /// What a person types after this; waits for as long as it takes.

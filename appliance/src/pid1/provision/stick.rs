@@ -7,6 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -19,6 +20,9 @@ use hoidla_medium::{
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::pid1::devices;
+
+/// How long a stick takes to appear: the kernel gives each a second to come to itself.
+const APPEARS: Duration = Duration::from_secs(2);
 
 /// A stick that is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,18 @@ impl Stick {
         }
         ensure!(found.len() < 2, "two sticks are plugged in: pull one of them");
         Ok(found.pop().map(Self))
+    }
+
+    /// The same, once a second one had the time to appear: what is begun with a stick is to end with it.
+    ///
+    /// # Errors
+    /// If there are two.
+    pub fn alone(sys: &Path) -> anyhow::Result<Option<Self>> {
+        if Self::find(sys)?.is_none() {
+            return Ok(None);
+        }
+        std::thread::sleep(APPEARS);
+        Self::find(sys)
     }
 
     #[cfg(test)]

@@ -57,7 +57,12 @@ const WORDS: [(&str, &str); 6] = [
 pub fn visit(room: &mut Room, state: Option<&State>) -> anyhow::Result<End> {
     let brought = brought(room)?;
     fits(room);
-    let key = endorse(&brought.stick)?;
+    let key = loop {
+        match endorse(&brought.stick) {
+            Ok(key) => break key,
+            Err(e) => room.person.trouble(&e),
+        }
+    };
     if let Some(papers) = state.and_then(|state| Papers::kept(&state.papers(), &room.authority, &identify::known(state).ok()?).ok()) {
         // For home, in case the power failed before the enrolment itself put it there.
         put_once(&brought.stick, &enrolment_file(&papers), papers.enrolment.note.as_bytes())?;
@@ -76,7 +81,7 @@ pub fn visit(room: &mut Room, state: Option<&State>) -> anyhow::Result<End> {
 }
 
 fn brought(room: &Room) -> anyhow::Result<Brought> {
-    let stick = Stick::find(&room.sys)?
+    let stick = Stick::alone(&room.sys)?
         .context("this machine was started from something that is neither its boot disks nor a stick of Hoidla's")?;
     let bytes = stick.slot()?;
     let slot = slot::read(&bytes).context("the stick that this machine was started from; write it again at home")?;

@@ -40,7 +40,7 @@ impl Drop for Turn<'_> {
 }
 
 /// A scratch folder beside the build: on a disk, which the store's direct I/O wants.
-fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> tempfile::TempDir {
     let exe = std::env::current_exe().unwrap();
     let beside: PathBuf = exe.ancestors().nth(2).unwrap().to_owned();
     tempfile::Builder::new().prefix("vm-").tempdir_in(beside).unwrap()
