@@ -123,6 +123,11 @@ impl State {
         self.folder.join("witnessed")
     }
 
+    /// What the store held when this machine was begun to be erased, since it leaves for good.
+    pub fn leaving(&self) -> PathBuf {
+        self.folder.join("leaving.toml")
+    }
+
     /// Where certificates of erased disks are kept.
     pub fn erased(&self) -> PathBuf {
         self.folder.join("erased")

@@ -191,7 +191,9 @@ pub async fn start_under(
     let ((store, report), measured) = (opened??, measured??);
     let damaged = tell(&report);
     let admission = admission(&papers)?;
-    let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
+    let node = machine::node(state)?.context(
+        "the node key's blob is missing: enrol anew (from the stick: anew; where hoidlad is a program: hoidlad identify, then enrol)",
+    )?;
     let key = Arc::new(NodeKey { tpm: tpm.clone(), blob: node, release: papers.approved.clone(), turn: Mutex::default() });
     let tls = hoidla_door::server_config(&papers.enrolment.statement.certificate.0, key, admission.clone())?;
     let signer = Arc::new(Signer::new(tpm.clone(), papers.clone())?);

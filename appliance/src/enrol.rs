@@ -150,7 +150,9 @@ pub fn runs(tpm: &Tpm, state: &State, papers: &Papers, stands: Stands) -> anyhow
     if stands.site < wanted {
         machine::raise(tpm, Counter::Site, wanted)?;
     }
-    let node = machine::node(state)?.context("the node key's blob is missing; run hoidlad identify and enrol again")?;
+    let node = machine::node(state)?.context(
+        "the node key's blob is missing: enrol anew (from the stick: anew; where hoidlad is a program: hoidlad identify, then enrol)",
+    )?;
     match tpm.sign_with_node(&node, &papers.approved, &Sha256::digest(b"hoidla: does this release run?").into()) {
         Ok(_) => Ok(true),
         Err(e @ TpmError::Pcrs) => {

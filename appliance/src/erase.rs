@@ -3,11 +3,12 @@
 //! Promises: a disk that counts as a copy is not touched unless it is given up first, and one
 //! that holds what nothing else holds is not given up; a certificate is written only when
 //! every byte was read back as zero. A machine that leaves is erased as a whole, and the TPM
-//! then opens no vault under any release that it knows. It doesn't reach what a disk no
-//! longer shows; what may be left there is ciphertext.
+//! then opens no vault under any release that it knows; broken off anywhere, it is begun anew.
+//! It doesn't reach what a disk no longer shows; what may be left there is ciphertext.
 
 use std::{
-    fs,
+    collections::BTreeMap,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +21,7 @@ use hoidla_store::{Disk, Options};
 use hoidla_tpm::Tpm;
 use hoidla_uring::{DiskFile, State as How, Store, trays::hash_of_ends, trays::look, wipe::wipe};
 use hoidla_verify::Certificate;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoints::Signer,
@@ -29,6 +31,9 @@ use crate::{
     machine::{self, Membership},
     papers::Papers,
 };
+
+/// The version of `leaving.toml`.
+const VERSION: u16 = 1;
 
 /// What lies in a tray, before anything is done to it.
 #[derive(Clone, Debug)]
@@ -65,9 +70,12 @@ pub struct Eraser {
     signer: Signer,
 }
 
-/// The log's head and the powered time when erasing began.
-#[derive(Clone, Copy)]
+/// The log's head and the powered time when erasing began. Of a machine that leaves it is kept
+/// in the state folder (`leaving.toml`): once its disks are half erased they tell no more.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Head {
+    version: u16,
     powered: u64,
     size: u64,
     root: Hash32,
@@ -114,13 +122,43 @@ impl Eraser {
 
     /// Erases all disks of a machine that leaves, and makes its TPM refuse every vault.
     pub async fn erase_all(&self, found: &[Found], output: &Output) -> anyhow::Result<Vec<Done>> {
+        let head = match self.leaving()? {
+            Some(begun) => begun,
+            None => self.begin_leaving().await?,
+        };
+        let done = found.iter().map(|f| self.overwrite(f, head, output)).collect::<anyhow::Result<Vec<_>>>()?;
+        self.retire()?; // last: afterwards the TPM signs nothing for us any more
+        Ok(done)
+    }
+
+    /// Where an earlier try began.
+    fn leaving(&self) -> anyhow::Result<Option<Head>> {
+        let path = self.state.leaving();
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let begun: Head = toml::from_str(&text).with_context(|| path.display().to_string())?;
+                ensure!(
+                    begun.version == VERSION,
+                    "{} is of version {}, of a newer hoidlad: go on with that one",
+                    path.display(),
+                    begun.version
+                );
+                Ok(Some(begun))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Notes the head before the first byte goes.
+    async fn begin_leaving(&self) -> anyhow::Result<Head> {
         let store = self.open_store().await?;
         let head = head(&store).await;
         tokio::task::spawn_blocking(move || store.close()).await?;
         let head = head?;
-        let done = found.iter().map(|f| self.overwrite(f, head, output)).collect::<anyhow::Result<Vec<_>>>()?;
-        self.retire()?; // last: afterwards the TPM signs nothing for us any more
-        Ok(done)
+        replace(&self.state.leaving(), toml::to_string(&head)?.as_bytes())?;
+        crate::keep::changed()?;
+        Ok(head)
     }
 
     /// Opens the store; a disk that doesn't count stays as it is.
@@ -194,6 +232,21 @@ impl Eraser {
     }
 }
 
+/// All certificates that this machine holds, the newest of each tray, each under the name by which
+/// it goes home: `erased-NAME-TRAY.txt`.
+pub fn certificates(state: &State) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+    let mut newest = BTreeMap::new();
+    let Ok(folder) = fs::read_dir(state.erased()) else { return Ok(newest) };
+    let mut files = folder.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    files.sort(); // by their seconds
+    for file in files {
+        let text = fs::read(&file)?;
+        let says = Certificate::parse(&text).with_context(|| file.display().to_string())?.says().clone();
+        newest.insert(format!("erased-{}-{}.txt", says.appliance, says.tray), text);
+    }
+    Ok(newest)
+}
+
 /// What remains where erasing fails.
 const DESTROY: &str = "what may still be on it is ciphertext; destroy it, or lock it away for good: there is no certificate for it";
 
@@ -208,7 +261,7 @@ fn open(path: &Path) -> anyhow::Result<DiskFile> {
 
 async fn head(store: &Store) -> anyhow::Result<Head> {
     let (size, root) = store.log_head().await?;
-    Ok(Head { powered: store.powered().await?, size, root })
+    Ok(Head { version: VERSION, powered: store.powered().await?, size, root })
 }
 
 /// What the system says is the disk's serial number, in printable characters; for people.

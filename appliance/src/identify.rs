@@ -89,6 +89,6 @@ fn kind(tcti: &str) -> &'static str {
 /// The identity that was written.
 pub fn known(state: &State) -> anyhow::Result<ApplianceIdentity> {
     let path = state.identity();
-    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read; run hoidlad identify first", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read: this machine is not enrolled yet (on the stick's menu type start; where hoidlad is a program, run hoidlad identify first)", path.display()))?;
     statement::parse(&text).with_context(|| path.display().to_string())
 }

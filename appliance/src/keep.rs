@@ -179,7 +179,10 @@ impl Keeper {
             }
             disk.at += bytes.len() as u64;
         }
-        ensure!(self.working() > 0, "no boot disk takes the appliance's state any more: replace them");
+        ensure!(
+            self.working() > 0,
+            "no boot disk takes the appliance's state any more: switch off and on; if it comes again, call home, and never replace both boot disks at once"
+        );
         (self.sequence, self.hash) = (self.sequence + 1, hash);
         Ok(())
     }
@@ -249,7 +252,7 @@ fn one_machine(disks: &[Disk], found: &[Option<Found>]) -> anyhow::Result<()> {
     let other = owners.find(|(_, other)| *other != one);
     ensure!(
         other.is_none(),
-        "boot disks of two machines are in this one: {} holds the state of {one}, another that of {}; take out the one that isn't this machine's",
+        "boot disks of two machines are in this one: {} holds the state of {one}, another that of {}; switch off, and take out the one that isn't this machine's",
         first.path.display(),
         other.map_or(String::new(), |(_, other)| other)
     );

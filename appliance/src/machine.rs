@@ -62,7 +62,8 @@ pub fn has_half(state: &State, dataset: &Name, vault_epoch: u32) -> bool {
 /// An imported half's blob.
 pub fn half(state: &State, dataset: &Name, vault_epoch: u32) -> anyhow::Result<Blob> {
     let path = state.tpm().join(half_name(dataset, vault_epoch));
-    let bytes = fs::read(&path).with_context(|| format!("{} is missing; run hoidlad enrol again", path.display()))?;
+    let bytes =
+        fs::read(&path).with_context(|| format!("{} is missing: have home send the papers of its dealing again", path.display()))?;
     Blob::from_bytes(&bytes).with_context(|| path.display().to_string())
 }
 

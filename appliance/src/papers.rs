@@ -347,7 +347,9 @@ impl Papers {
                     return Ok(papers);
                 }
             }
-            bail!("this appliance is not enrolled; run hoidlad enrol with the papers that the authority signed");
+            bail!(
+                "this appliance is not enrolled: start it with the stick that has home's papers (where hoidlad is a program, run hoidlad enrol with them)"
+            );
         }
         Self::of(&Pile::gather(&[folder.to_owned()])?, authority, identity)
     }
@@ -391,8 +393,14 @@ fn releases(all: Vec<Signed<Release>>, site: &Site) -> anyhow::Result<Vec<(Signe
 
 fn wrong_clock(now: Moment, (from, to): (Moment, Moment)) -> Option<String> {
     let holds = now.plus(CLOCKS_DIFFER) >= from && now <= to;
+    let day = |m: Moment| m.to_string().chars().take_while(|c| *c != 'T').collect::<String>();
     (!holds).then(|| {
-        format!("the clock says {now}, but the papers from home hold from {from} to {to}: set the clock in the firmware's setup, in UTC")
+        format!(
+            "the clock says {}, home's papers hold from {} to {}: set it in the firmware's setup, in UTC; if it is right, call home",
+            day(now),
+            day(from),
+            day(to)
+        )
     })
 }
 
@@ -409,7 +417,7 @@ mod tests {
         }
         for wrong in [0, 1_100_000_000, 1_799_900_000, 1_900_000_001, 4_000_000_000] {
             let why = says(wrong).expect("wrong");
-            assert!(why.contains("set the clock") && why.contains(&from.to_string()), "{why}");
+            assert!(why.contains("set it in the firmware's setup") && why.contains("from 2027-01-15 to"), "{why}");
         }
     }
 }

@@ -54,6 +54,8 @@ impl Copying {
 pub struct Machine {
     /// Whether a cable is in the door's network port, if the port says so.
     pub cable: Option<bool>,
+    /// The release of an update that did not come up.
+    pub failed_update: Option<String>,
     /// Boot disks that work, and all.
     pub boot_disks: (usize, usize),
     /// What its sensors say.
@@ -63,10 +65,11 @@ pub struct Machine {
 /// The page.
 pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) -> String {
     let mut s = Screen::new();
-    s.heading(&format!("Hoidla {}: {}", panel.appliance, if panel.openings == 0 { "SEALED" } else { "OPEN for a quorum's grant" }));
-    if panel.development {
-        s.words("A machine for drills and tests only.");
-    }
+    let (how, kind) = (
+        if panel.openings == 0 { "SEALED" } else { "OPEN for a quorum's grant" },
+        if panel.development { ", for drills only" } else { "" },
+    );
+    s.heading(&format!("Hoidla {}: {how}{kind}", panel.appliance));
     match (machine.cable, &panel.wrong_clock) {
         (Some(false), _) => s.field("copying in", "not possible: NO CABLE is in the door's network port, or its other end is off"),
         (_, Some(why)) => s.field("copying in", &format!("not possible: {why}")),
@@ -84,6 +87,9 @@ pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) 
         if !all.is_empty() {
             s.field(name, &all.join(", "));
         }
+    }
+    if let Some(release) = &machine.failed_update {
+        s.field("update", &format!("{release} FAILED, the one before goes on: tell the field engineer"));
     }
     let troubles = panel.alarms + panel.damaged;
     s.field("alarms", &if troubles == 0 { "none".into() } else { format!("{troubles}: tell the field engineer") });
@@ -169,7 +175,12 @@ mod tests {
 
     fn machine() -> Machine {
         let reading = |name: &str, kind: &str, value| Reading { name: name.into(), kind: kind.into(), value, alarm: value.is_none() };
-        Machine { cable: Some(true), boot_disks: (2, 2), readings: vec![reading("inlet", "temp", Some(24)), reading("rear", "fan", None)] }
+        Machine {
+            cable: Some(true),
+            failed_update: Some("2027-01".into()),
+            boot_disks: (2, 2),
+            readings: vec![reading("inlet", "temp", Some(24)), reading("rear", "fan", None)],
+        }
     }
 
     #[test]
@@ -198,8 +209,8 @@ mod tests {
     #[test]
     fn a_wrong_clock_is_said_where_somebody_waits_for_copies() {
         let now = Moment::from_seconds(1_100_000_000);
-        let long = "the clock says 2005-01-01T00:00:00Z, but the papers from home hold from 2026-11-22T11:00:00Z to 2036-11-22T11:00:00Z: \
-                    set the clock in the firmware's setup, in UTC";
+        let long = "the clock says 2005-01-01, home's papers hold from 2026-11-22 to 2036-11-22: set it in the firmware's setup, in UTC; \
+                    if it is right, call home";
         let wrong = Panel { wrong_clock: Some(long.into()), ..panel() };
         let page = screen(&wrong, &machine(), &Copying::watch(now), now);
         assert!(page.contains("not possible: the clock says 2005"), "{page}");

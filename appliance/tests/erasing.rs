@@ -88,3 +88,33 @@ async fn a_machine_that_leaves_is_erased_and_its_tpm_opens_nothing() {
     let why = again.unwrap_err().to_string();
     assert!(why.contains("retired"), "with the same papers and halves nothing begins again: {why}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_leaves_is_erased_to_the_end_although_it_was_broken_off() {
+    let (e, quiet) = (Embassy::new(SIZE), hoidla_cli::Output::default());
+    with_something(&e).await;
+    let eraser = Eraser::new(&e.state()).unwrap();
+    let found = eraser.look_everywhere().unwrap();
+    // Both disks are gone when it is broken off, and the TPM still opens vaults.
+    let mut other = found[1].clone();
+    other.bytes += 1;
+    let broken_off = [found[0].clone(), found[1].clone(), other];
+    let why = eraser.erase_all(&broken_off, &quiet).await.unwrap_err().to_string();
+    assert!(why.contains("another disk than before"), "{why}");
+    assert!((0..2).all(|n| fs::read(e.disk(n)).unwrap() == vec![0; SIZE as usize]));
+
+    let eraser = Eraser::new(&e.state()).unwrap();
+    let done = eraser.erase_all(&eraser.look_everywhere().unwrap(), &quiet).await.unwrap();
+    assert!(done.iter().all(|d| d.certificate.says().log_size > 0 && d.certificate.says().was == "a blank disk"));
+    let certificates = hoidlad::erase::certificates(&e.state()).unwrap();
+    assert_eq!(certificates.keys().map(String::as_str).collect::<Vec<_>>(), ["erased-rack-1-1.txt", "erased-rack-1-2.txt"]);
+    for text in certificates.values() {
+        Certificate::parse(text).unwrap().check(&known(&e)).unwrap();
+    }
+
+    // What an unknown version says is not believed.
+    let text = fs::read_to_string(e.state().leaving()).unwrap();
+    fs::write(e.state().leaving(), text.replace("version = 1", "version = 2")).unwrap();
+    let eraser = Eraser::new(&e.state());
+    assert!(eraser.is_err() || eraser.unwrap().erase_all(&found, &quiet).await.is_err());
+}

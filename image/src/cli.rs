@@ -16,6 +16,7 @@ use hoidla_crypto::{
 use hoidla_format::{Name, statement, statements::Site};
 use hoidla_medium::{Slot, stick};
 use hoidla_quorum::fingerprint;
+use hoidla_verify::manifest;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -235,11 +236,13 @@ fn site(path: &Path) -> Result<Site> {
 fn key(folder: &Path, name: &Name, passphrase: &PassphraseSource, output: &Output) -> Result<()> {
     BootKey::generate(folder, name, passphrase)?;
     let certificate = boot_key::certificate_file(folder);
+    let digits = manifest::boot_key_digits(&read(&certificate)?);
     let text = format!(
-        "A boot key was made. {} and the three .auth files beside it go to the machines, on their sticks; boot.key stays here.",
+        "A boot key was made. {} and the three .auth files beside it go to the machines, on their sticks; boot.key stays here.\n\
+         boot key {digits}\nnext: write these digits on the paper that goes with the stick; the machine shows them, and asks.",
         certificate.display()
     );
-    output.result(&json!({ "certificate": certificate }), text)
+    output.result(&json!({ "certificate": certificate, "digits": digits }), text)
 }
 
 fn sign_image(image: &Path, folder: &Path, out: &Path, passphrase: &PassphraseSource, output: &Output) -> Result<()> {

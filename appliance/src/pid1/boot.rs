@@ -315,7 +315,7 @@ fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<Vec<String>> {
         tracing::info!("PCR {}: {}", pcr.index, pcr.value);
         ensure!(
             !ADDED.contains(&pcr.index) || pcr.value.0 == [0; 32],
-            "PCR {} is not zero: something was added beside the image on the boot disk; delete everything there but the image",
+            "PCR {} is not zero: something was added beside the image: write the stick again at home; if the machine was started from its own disks, call home",
             pcr.index
         );
     }
@@ -349,9 +349,13 @@ fn configure(bare: Config, papers: &Papers) -> anyhow::Result<(Config, Appliance
     let name = &papers.identity.name;
     let entry = papers.site.statement.appliances.iter().find(|a| a.name == *name).context("the site file doesn't name it")?.clone();
     let network = entry.network.as_ref().with_context(|| {
-        format!("the site file says no network for {}: write [appliance.network] with address and gateway, and sign it", entry.name)
+        format!("the site file says no network for {}: call home, which signs one with [appliance.network] for it", entry.name)
     })?;
-    let port: u16 = entry.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("the site file names no port")?;
+    let port: u16 = entry
+        .address
+        .rsplit_once(':')
+        .and_then(|(_, port)| port.parse().ok())
+        .context("the site file names no port: call home, which signs one with the port in the appliance's address")?;
     let listen = std::net::SocketAddr::new(network.address.ip(), port).to_string();
     Ok((Config { listen, ..bare }, entry))
 }

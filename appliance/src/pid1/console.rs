@@ -12,7 +12,7 @@ use std::{
 use hoidla_format::{Moment, profile::Profile};
 use tokio::sync::{mpsc, watch};
 
-use super::{devices, sensors::Reading, terminal::Terminals};
+use super::{devices, sensors::Reading, start, terminal::Terminals};
 use crate::{
     config::State,
     daemon::{Daemon, Panel},
@@ -62,6 +62,7 @@ fn look(sys: &Path, profile: &Profile, state: &State, copying: &mut Copying) -> 
     let panel: Panel = serde_json::from_slice(&std::fs::read(state.health()).ok()?).ok()?;
     let machine = Machine {
         cable: state.config().ok().and_then(|config| devices::cable(sys, config.port.as_deref()?)),
+        failed_update: start::failed_update(state).map(|release| release.to_string()),
         boot_disks: (keep::working(), profile.boot_disks.len()),
         readings: profile.sensors.iter().map(|s| Reading::of(sys, s)).collect(),
     };

@@ -243,7 +243,9 @@ pub fn keep(variables: &Variables, slots: &[Slot], from: &Slot, first: bool, who
 /// If there is no slot, or the firmware takes no variables.
 pub fn register(variables: &Variables, slots: &[Slot], whole: bool) -> anyhow::Result<()> {
     let standing = Entries::read(variables)?;
-    let from = standing.first_of(slots).or(slots.first()).context("there is no slot to start from: replace the boot disks")?;
+    let from = standing.first_of(slots).or(slots.first()).context(
+        "there is no slot to start from: switch off and on; if it comes again, call home, and never replace both boot disks at once",
+    )?;
     keep(variables, slots, from, true, whole).map(drop)
 }
 

@@ -42,7 +42,7 @@ pub fn may_start(sys: &Path) -> anyhow::Result<Vec<u8>> {
 pub fn nothing_added(root: &Path) -> anyhow::Result<()> {
     ensure!(
         !root.join(".extra").exists(),
-        "somebody put files beside the image on the boot disk, and the loader handed them over: delete everything there but the image"
+        "somebody put files beside the image on the boot disk, and the loader handed them over: write the stick again at home; if the machine was started from its own disks, call home"
     );
     Ok(())
 }

@@ -59,6 +59,12 @@ pub fn gave_up(state: &Path, why: &str) {
     }
 }
 
+/// The release of an update that did not come up, as long as nobody brought another: what is noted
+/// on a machine that serves.
+pub fn failed_update(state: &State) -> Option<Name> {
+    Note::read(state).trial.map(|trial| trial.release)
+}
+
 /// An update that was written into a slot and not yet seen to come up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -267,7 +273,9 @@ pub fn update(
             Err(e) => tracing::error!("{e:#}"),
         }
     }
-    let first = written.first().context("no boot disk took the update: replace them")?;
+    let first = written.first().context(
+        "no boot disk took the update: switch off and on; if it comes again, call home, and never replace both boot disks at once",
+    )?;
     let note =
         Note { trial: Some(Trial { slot: letter(first.part).to_owned(), release: release.clone(), why: None }), ..Note::read(state) };
     note.write(state)?;

@@ -209,7 +209,9 @@ fn verdict(seen: &Seen, lost: &[u8], before: Option<u8>, allowed: bool) -> Verdi
     let place = lost.iter().copied().find(|p| Some(*p) == before).or(lost.first().copied());
     match (seen, place) {
         (Seen::Ours { place }, _) if lost.contains(place) => Verdict::Join(*place),
-        (Seen::Ours { .. }, _) => Verdict::Say("another disk has taken its place: take it out, and erase it".into()),
+        (Seen::Ours { .. }, _) => {
+            Verdict::Say("another disk has taken its place: take it out, and lock it away for the field engineer".into())
+        }
         (Seen::Unreadable(_), _) => Verdict::Say("replace it".into()),
         (_, None) => Verdict::Say("no disk is missing, so it is not used".into()),
         (Seen::Blank, Some(place)) => Verdict::Join(place),

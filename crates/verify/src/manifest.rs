@@ -20,6 +20,13 @@ use crate::{
 /// Who put Hoidla's certificates into Secure Boot's variables: 8c1f3a52-6d0e-4f7b-9b1c-484f49444c41.
 pub const OWNER: [u8; 16] = [0x52, 0x3a, 0x1f, 0x8c, 0x0e, 0x6d, 0x7b, 0x4f, 0x9b, 0x1c, 0x48, 0x4f, 0x49, 0x44, 0x4c, 0x41];
 
+/// The digits of a boot key's certificate (DER), as home and machine show them: the first 12 bytes
+/// of the file's SHA-256, in groups of four digits.
+pub fn boot_key_digits(certificate: &[u8]) -> String {
+    let hex: String = sha256(&[certificate]).iter().take(12).map(|b| format!("{b:02x}")).collect();
+    hex.as_bytes().chunks(4).map(|c| String::from_utf8_lossy(c).into_owned()).collect::<Vec<_>>().join(" ")
+}
+
 /// Why an image is not the manifest's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ManifestError {

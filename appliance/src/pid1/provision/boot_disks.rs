@@ -85,6 +85,9 @@ fn model(path: &Path) -> String {
     if said.trim().is_empty() { "a disk".into() } else { said.trim().to_owned() }
 }
 
+/// Said when a word was another.
+pub const NOT_AGREED: &str = "not agreed: nothing was changed; type exactly what is asked, small and capital letters too";
+
 /// Has a person agree that all on these disks is lost, each by its own word; a blank one needs none.
 ///
 /// # Errors
@@ -92,7 +95,7 @@ fn model(path: &Path) -> String {
 pub fn agreed<'a>(person: &mut Person, disks: impl IntoIterator<Item = &'a Found>) -> anyhow::Result<()> {
     for disk in disks.into_iter().filter(|d| d.holds != Holds::Nothing) {
         let typed = person.ask(&format!("To lose all that is on {}, type {}:", disk.name, disk.word()));
-        ensure!(typed == disk.word(), "not agreed: nothing was changed");
+        ensure!(typed == disk.word(), "{NOT_AGREED}");
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use hoidla_verify::Parcel;
 
 use super::{
     Room,
-    boot_disks::{Found, agreed, trays},
+    boot_disks::{Found, NOT_AGREED, agreed, trays},
     page,
     stick::Stick,
 };
@@ -76,6 +76,12 @@ fn round(room: &mut Room, state: &State) -> anyhow::Result<Option<Enrolled>> {
     let stick = wait_for_stick(room)?;
     let on_it = stick.papers()?;
     let called = called(room, state, &on_it)?;
+    let entry = called.site.statement.appliances.iter().find(|a| a.name == called.name);
+    ensure!(
+        entry.is_some_and(|a| a.network.is_some()),
+        "the site file says no network for {}: home writes [appliance.network] with address and gateway, and signs it",
+        called.name
+    );
     let identity = identify::identify(state, called.site.note.as_bytes(), &called.name)?;
     let file = format!("identity-{}.txt", called.name);
     let text = statement::write(&identity);
@@ -83,7 +89,8 @@ fn round(room: &mut Room, state: &State) -> anyhow::Result<Option<Enrolled>> {
         stick.put(&file, text.as_bytes())?;
     }
     if !on_it.values().any(|bytes| is_for(bytes, &identity)) {
-        room.person.show(&home_s_turn(&identity, &file));
+        let another = on_it.values().any(|bytes| Parcel::is_one(bytes));
+        room.person.show(&home_s_turn(&identity, &file, another));
         room.person.ask("Press Enter when the stick is back with home's papers:");
         return Ok(None);
     }
@@ -170,7 +177,7 @@ fn is_for(bytes: &[u8], identity: &ApplianceIdentity) -> bool {
     Parcel::is_one(bytes) && Parcel::from_bytes(bytes).is_ok_and(|parcel| parcel.identity == hash)
 }
 
-fn home_s_turn(identity: &ApplianceIdentity, file: &str) -> Screen {
+fn home_s_turn(identity: &ApplianceIdentity, file: &str, another: bool) -> Screen {
     let mut s = page("now it is home's turn");
     s.field("appliance", identity.name.as_str()).field("site", identity.site.as_str());
     s.field("on the stick", file).field("its digits", &identify::digits(identity)).gap();
@@ -178,6 +185,9 @@ fn home_s_turn(identity: &ApplianceIdentity, file: &str) -> Screen {
     s.words("2. Read the digits aloud to the authority over the telephone.");
     s.words("3. Home puts a parcel on the stick, sealed to this machine's TPM. Plug it in again.").gap();
     s.words("The machine may stay on or be switched off meanwhile.");
+    if another {
+        s.gap().words("The parcel that is on the stick now is for other digits than these: home must deal and enrol for these.");
+    }
     s
 }
 
@@ -190,7 +200,7 @@ fn agree(room: &mut Room) -> anyhow::Result<()> {
     room.person.show(&to_format(&found, Moment::now()));
     agreed(&mut room.person, &found)?;
     let word = room.person.ask("Type format to format the trays' disks and enrol:");
-    ensure!(word == "format", "not agreed: nothing was changed");
+    ensure!(word == "format", "{NOT_AGREED}");
     Ok(())
 }
 
@@ -229,4 +239,22 @@ fn done(enrolled: &Enrolled) -> Screen {
         s.gap().words("This is a DEVELOPMENT site: for drills and tests only.");
     }
     s
+}
+
+#[cfg(test)]
+mod tests {
+    use hoidla_papers::{Office, SoftAppliance};
+
+    use super::{super::fits, *};
+
+    #[test]
+    fn a_parcel_for_somebody_else_is_said() {
+        let site = Office::new(1).site("lux", &["lux-1"]);
+        let identity = SoftAppliance::new(&site, "lux-1", 2).identity;
+        for another in [false, true] {
+            let page = home_s_turn(&identity, "identity-lux-1.txt", another);
+            fits(&page);
+            assert_eq!(page.text().contains("is for other digits"), another, "{}", page.text());
+        }
+    }
 }

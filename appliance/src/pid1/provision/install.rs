@@ -19,7 +19,7 @@ use hoidla_medium::{
 
 use super::{
     Room,
-    boot_disks::{Found, Holds, agreed},
+    boot_disks::{Found, Holds, NOT_AGREED, agreed},
     page,
 };
 use crate::pid1::{
@@ -34,7 +34,7 @@ const PIECE: u64 = 1 << 20;
 pub fn install(room: &mut Room, disks: &[Found], release: &str, images: [&[u8]; 2]) -> anyhow::Result<()> {
     room.person.show(&to_install(disks, release));
     agreed(&mut room.person, disks.iter().filter(|d| !matches!(d.holds, Holds::Slots(_))))?;
-    ensure!(room.person.ask("Type install and press Enter:") == "install", "not agreed: nothing was changed");
+    ensure!(room.person.ask("Type install and press Enter:") == "install", "{NOT_AGREED}");
     let named = disks.iter().map(|disk| put(room, disk, images)).collect::<anyhow::Result<Vec<_>>>()?;
     // Tables last, all at once: before, firmware starts from none of them.
     for (disk, named) in disks.iter().zip(named) {
@@ -48,7 +48,7 @@ pub fn install(room: &mut Room, disks: &[Found], release: &str, images: [&[u8]; 
 /// Every boot disk of Hoidla's that is there gets its entries with the firmware.
 fn register(room: &Room) -> anyhow::Result<()> {
     let all = slots::find(&room.sys, &room.profile);
-    ensure!(!all.is_empty(), "no boot disk gives back what was written: replace them");
+    ensure!(!all.is_empty(), "no boot disk gives back what was written: put in others, and install again");
     let whole = all.len() == slots::BOTH.len() * room.profile.boot_disks.len();
     entries::register(&Variables::of(&room.sys), &all, whole)
 }

@@ -9,8 +9,10 @@ use std::{fs, path::Path};
 use anyhow::{Context, ensure};
 use hoidla_cli::Screen;
 use hoidla_medium::{papers::Papers, slot};
-use hoidla_verify::{boot::signature_list, manifest::OWNER};
-use sha2::{Digest, Sha256};
+use hoidla_verify::{
+    boot::signature_list,
+    manifest::{OWNER, boot_key_digits},
+};
 
 use super::{Room, page, stick::Stick};
 use crate::pid1::{boot, firmware, power::End};
@@ -46,15 +48,9 @@ pub fn offer(room: &mut Room) -> anyhow::Result<End> {
 fn explained(certificate: &[u8]) -> Screen {
     let mut s = page("this machine has no Secure Boot keys");
     s.words("From now on it shall start nothing but images that your site has signed. For that its firmware takes the key of the stick:");
-    s.gap().field("boot key", &digits(certificate)).gap();
+    s.gap().field("boot key", &boot_key_digits(certificate)).gap();
     s.words("Compare these digits with the paper that came with the stick. If they differ, press the power button and call home.");
     s
-}
-
-/// The beginning of a certificate's SHA-256, in groups of four.
-fn digits(certificate: &[u8]) -> String {
-    let hex: String = Sha256::digest(certificate).iter().take(12).map(|b| format!("{b:02x}")).collect();
-    hex.as_bytes().chunks(4).map(|c| String::from_utf8_lossy(c).into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// The three files from among the papers, if they are for this certificate.

@@ -9,7 +9,7 @@ use hoidla_cli::{Output, Screen};
 use super::{Room, page};
 use crate::{
     config::State,
-    erase::{Eraser, Found},
+    erase::{self, Eraser, Found},
     keep,
     pid1::{boot, power::End},
 };
@@ -25,12 +25,14 @@ pub fn retire(room: &mut Room, state: &State) -> anyhow::Result<Option<End>> {
     if room.person.ask(&format!("To retire {name} for good, type its name:")) != name.as_str() {
         return Ok(None);
     }
-    room.person.tell("Erasing takes some two hours for each TiB. Leave the stick in.");
+    room.person.tell(
+        "Erasing takes some two hours for each TiB. Leave the stick in. If it is broken off, start from the stick and type retire again.",
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(eraser.erase_all(&found, &Output::default()))?;
     keep::changed()?;
-    for (n, done) in done.iter().enumerate() {
-        room.hand_over(&format!("erased-{name}-{}.txt", n + 1), done.certificate.write().as_bytes());
+    for (file, text) in erase::certificates(state)? {
+        room.hand_over(&file, &text);
     }
     room.person.tell(&format!("{name} is retired: {} disks erased, a certificate for each is on the stick.", done.len()));
     room.person.ask("Take the stick home. Press Enter to switch off.");

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     config::State,
+    erase,
     hardware::{self, Kernel},
     identify,
     papers::Papers,
@@ -58,15 +59,11 @@ pub fn visit(room: &mut Room, state: Option<&State>) -> anyhow::Result<End> {
     let brought = brought(room)?;
     fits(room);
     let key = loop {
-        match endorse(&brought.stick) {
+        match for_home(room, &brought.stick, state) {
             Ok(key) => break key,
             Err(e) => room.person.trouble(&e),
         }
     };
-    if let Some(papers) = state.and_then(|state| Papers::kept(&state.papers(), &room.authority, &identify::known(state).ok()?).ok()) {
-        // For home, in case the power failed before the enrolment itself put it there.
-        put_once(&brought.stick, &enrolment_file(&papers), papers.enrolment.note.as_bytes())?;
-    }
     loop {
         let done = match state {
             None => blank(room, &brought, &key),
@@ -117,6 +114,18 @@ fn differing(title: &str, differences: &[String]) -> Screen {
         s.item(&format!("and {} more", differences.len() - SHOWN));
     }
     s
+}
+
+/// Puts on the stick what home is to have of this machine; the TPM's digits.
+fn for_home(room: &Room, stick: &Stick, state: Option<&State>) -> anyhow::Result<String> {
+    if let Some(papers) = state.and_then(|state| Papers::kept(&state.papers(), &room.authority, &identify::known(state).ok()?).ok()) {
+        // In case the power failed before the enrolment itself put it there.
+        put_once(stick, &enrolment_file(&papers), papers.enrolment.note.as_bytes())?;
+    }
+    for (name, text) in state.map(erase::certificates).transpose()?.unwrap_or_default() {
+        put_once(stick, &name, &text)?; // the same, for disks that were erased
+    }
+    endorse(stick)
 }
 
 /// The TPM's endorsement key, put on the stick for home to record; its digits.

@@ -33,7 +33,7 @@ fn with_anything_beside_the_image_the_tpm_is_not_used() {
     for (n, file) in ["loader/credentials/more.cred", "EFI/BOOT/BOOTX64.EFI.extra.d/more.raw"].into_iter().enumerate() {
         let spare = embassy.spare(&format!("beside-{n}")).unwrap();
         spare.add(file, b"something").unwrap();
-        let machine = refused(&embassy, &spare, "delete everything there but the image");
+        let machine = refused(&embassy, &spare, "write the stick again at home");
         assert!(machine.lines("PCR 4: ").is_empty(), "{file}: the TPM was asked");
     }
 }
