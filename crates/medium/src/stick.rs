@@ -3,7 +3,7 @@
 //! ```text
 //!  0 MiB   GUID partition table
 //!  1 MiB   the slot: what the machine starts
-//! 36 MiB   papers: a FAT16 for people and for the appliance
+//! 36 MiB   papers: a FAT12 for people and for the appliance
 //! 39 MiB   the partition table again, at the end
 //! ```
 //!
