@@ -122,9 +122,10 @@ impl Eraser {
 
     /// Erases all disks of a machine that leaves, and makes its TPM refuse every vault.
     pub async fn erase_all(&self, found: &[Found], output: &Output) -> anyhow::Result<Vec<Done>> {
-        let head = match self.leaving()? {
-            Some(begun) => begun,
-            None => self.begin_leaving().await?,
+        // What an earlier try noted counts only once the disks tell no more: the machine may have served since.
+        let head = match self.begin_leaving().await {
+            Ok(head) => head,
+            Err(why) => self.leaving()?.ok_or(why)?,
         };
         let done = found.iter().map(|f| self.overwrite(f, head, output)).collect::<anyhow::Result<Vec<_>>>()?;
         self.retire()?; // last: afterwards the TPM signs nothing for us any more
