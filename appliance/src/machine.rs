@@ -14,7 +14,7 @@ use hoidla_door::{Curve, DoorKey};
 use hoidla_format::{Name, statements::ApplianceIdentity};
 use hoidla_store::Counters;
 use hoidla_tpm::{Blob, Counter, Tcti, Tpm, TpmError};
-use hoidla_verify::{Approved, Public};
+use hoidla_verify::{Approved, Public, TpmName};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, State, replace};
@@ -25,8 +25,11 @@ const NODE: &str = "node.bin";
 /// The TPM that the identity names, and no other.
 pub fn pinned(config: &Config, identity: &ApplianceIdentity) -> anyhow::Result<Tpm> {
     let tcti: Tcti = config.tpm.parse().map_err(anyhow::Error::msg).context("appliance.toml: tpm")?;
-    let srk = Public::parse(&identity.srk.0).context("identity.txt: srk")?;
-    Ok(Tpm::open_pinned(&tcti, &srk.name())?)
+    Ok(Tpm::open_pinned(&tcti, &srk(identity)?)?)
+}
+
+fn srk(identity: &ApplianceIdentity) -> anyhow::Result<TpmName> {
+    Ok(Public::parse(&identity.srk.0).context("identity.txt: srk")?.name())
 }
 
 /// Keeps the node key's blob.
@@ -119,7 +122,12 @@ pub struct Asked {
 impl Asked {
     /// Asks the TPM that the identity names.
     pub fn of(config: &Config, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
-        let tpm = Arc::new(pinned(config, identity)?);
+        Self::this(pinned(config, identity)?, identity)
+    }
+
+    /// Asks this TPM, if it is the one that the identity names.
+    pub fn this(tpm: Tpm, identity: &ApplianceIdentity) -> anyhow::Result<Self> {
+        let tpm = Arc::new(tpm.pinned(&srk(identity)?)?);
         let stands = Stands::ask(&tpm)?;
         Ok(Self { tpm, stands })
     }

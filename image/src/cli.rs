@@ -356,7 +356,7 @@ fn as_json(inside: &Inside, proven: &[String], not: &[String]) -> Value {
     json!({
         "verdict": "whole", "proven": proven, "not_proven": not,
         "name": inside.note.name, "development": inside.note.development, "profile": inside.profile.name,
-        "unsigned": inside.unsigned, "signed": inside.signed, "cmdline": inside.cmdline, "modules": inside.modules,
+        "unsigned": inside.unsigned, "signed": inside.signed, "cmdline": inside.cmdline, "modules": inside.modules, "stick_modules": inside.stick_modules,
         "pcrs": inside.pcrs.iter().map(|p| (p.index.to_string(), json!(p.value))).collect::<Map<_, _>>(),
         "software": inside.note.software,
     })
@@ -368,6 +368,7 @@ fn as_text(inside: &Inside, proven: &[String], not: &[String]) -> String {
     screen.heading(&format!("{}{kind}", inside.name()));
     screen.field("for", inside.profile.title.as_str());
     screen.field("command line", &inside.cmdline).field("modules", &inside.modules.join(" "));
+    screen.field("for a stick", &inside.stick_modules.join(" "));
     screen.gap();
     let signed = inside.signed.map_or("not signed".to_owned(), |h| h.to_string());
     let mut rows = vec![vec!["unsigned".to_owned(), inside.unsigned.to_string()], vec!["signed".to_owned(), signed]];

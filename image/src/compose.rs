@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use hoidla_format::{
     Bytes, Hash32, Name,
-    profile::Profile,
+    profile::{self, Profile},
     statements::{ReleaseNote, Software},
 };
 use hoidla_verify::pe::Image;
@@ -13,10 +13,10 @@ use crate::{
     archive::Archive,
     cmdline,
     deb::{self, Files},
-    initramfs::{self, AUTHORITY, Contents, MODULES, PROFILE, RELEASE},
+    initramfs::{self, AUTHORITY, Contents, MODULES, ORDER, PROFILE, RELEASE, STICK},
     libraries,
     lock::{Lock, Part},
-    modules::Kernel,
+    modules::{Kernel, Module},
     uki::{self, Parts},
 };
 
@@ -44,7 +44,7 @@ pub struct Built {
     pub image: Vec<u8>,
     /// What it is made of.
     pub software: Vec<Software>,
-    /// Modules in the order in which they are loaded.
+    /// Modules in the order in which they are loaded; last those for a stick.
     pub modules: Vec<String>,
     /// Named modules that the kernel has built in.
     pub builtin: Vec<String>,
@@ -77,16 +77,16 @@ pub fn build(recipe: &Recipe<'_>, lock: &Lock, archive: &Archive) -> Result<Buil
     software.insert(0, program(recipe));
 
     let profile = Profile::parse(recipe.profile).context("the hardware profile")?;
-    let wanted: Vec<String> = profile.modules.iter().map(ToString::to_string).collect();
-    let closure = Kernel::of(&kernel)?.closure(&wanted)?;
-    let names: Vec<String> = closure.modules.iter().map(|m| m.name.clone()).collect();
+    let names = |modules: &[profile::Module]| modules.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let closure = Kernel::of(&kernel)?.closure(&names(&profile.modules), &names(&profile.stick_modules))?;
     let mut contents: Contents = libraries::of(recipe.program, &shared).context("hoidlad")?;
     contents.insert("init".into(), recipe.program.to_vec());
-    let waves: Vec<Vec<String>> =
-        closure.modules.chunk_by(|a, b| a.wave == b.wave).map(|w| w.iter().map(|m| format!("{}.ko", m.name)).collect()).collect();
-    contents.insert(format!("{MODULES}/order"), waves.iter().map(|w| format!("{}\n", w.join(" "))).collect::<String>().into());
-    for module in closure.modules {
+    contents.insert(ORDER.into(), by_waves(&closure.modules).into());
+    contents.insert(STICK.into(), by_waves(&closure.stick_modules).into());
+    let mut modules = Vec::new();
+    for module in closure.modules.into_iter().chain(closure.stick_modules) {
         contents.insert(format!("{MODULES}/{}.ko", module.name), module.bytes);
+        modules.push(module.name);
     }
     contents.insert(AUTHORITY.into(), format!("{}\n", text(recipe.authority)?).into());
     contents.insert(PROFILE.into(), recipe.profile.into());
@@ -100,7 +100,13 @@ pub fn build(recipe: &Recipe<'_>, lock: &Lock, archive: &Archive) -> Result<Buil
         os_release: &os_release(recipe),
     })?;
     Image::parse(&image)?;
-    Ok(Built { image, software, modules: names, builtin: closure.builtin, firmware: closure.firmware })
+    Ok(Built { image, software, modules, builtin: closure.builtin, firmware: closure.firmware })
+}
+
+/// Files of modules, a wave a line.
+fn by_waves(modules: &[Module]) -> String {
+    let waves = modules.chunk_by(|a, b| a.wave == b.wave);
+    waves.map(|wave| wave.iter().map(|m| format!("{}.ko", m.name)).collect::<Vec<_>>().join(" ") + "\n").collect()
 }
 
 fn program(recipe: &Recipe<'_>) -> Software {

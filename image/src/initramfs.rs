@@ -3,7 +3,9 @@
 //! ```text
 //! /init                        hoidlad; the only program
 //! /lib64/, /lib/x86_64-...     its loader and libraries, if it has any
-//! /lib/modules/NAME.ko         modules; /lib/modules/order names the files: a line's need nothing but those of lines before
+//! /lib/modules/NAME.ko         modules
+//! /lib/modules/order           names the files: a line's need nothing but those of lines before
+//! /lib/modules/stick           the same for those that follow if a stick is to be read
 //! /etc/hoidla/authority.pem    the authority's key: base64 of SEC1, compressed, one line
 //! /etc/hoidla/profile.toml     the hardware profile
 //! /etc/hoidla/release.toml     the release's name, and what it is made of
@@ -33,6 +35,10 @@ const LEVEL: i32 = 19;
 
 /// The folder of modules.
 pub const MODULES: &str = "lib/modules";
+/// Modules that every start loads.
+pub const ORDER: &str = "lib/modules/order";
+/// Those that are loaded after them if a stick is to be read.
+pub const STICK: &str = "lib/modules/stick";
 /// The folder of libraries.
 pub const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 /// The authority's key.

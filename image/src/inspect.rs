@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     authenticode,
-    initramfs::{self, AUTHORITY, Contents, MODULES, PROFILE, RELEASE},
+    initramfs::{self, AUTHORITY, Contents, ORDER, PROFILE, RELEASE, STICK},
 };
 
 /// Under which name the authority signs.
@@ -36,6 +36,8 @@ pub struct Inside {
     pub cmdline: String,
     /// Modules in the order in which they are loaded.
     pub modules: Vec<String>,
+    /// Those that follow if a stick is to be read.
+    pub stick_modules: Vec<String>,
     /// SHA-256 of the file before it was signed.
     pub unsigned: Hash32,
     /// SHA-256 of the file, if it is signed.
@@ -75,12 +77,14 @@ impl Inside {
         let profile = Profile::parse(text(&contents, PROFILE)?).context(PROFILE)?;
         let key: Bytes = text(&contents, AUTHORITY)?.trim_end().parse().map_err(anyhow::Error::msg).context(AUTHORITY)?;
         let mut pcrs = manifest::registers(&image, certificate.as_deref().unwrap_or_default(), &firmware(&profile))?;
+        let names = |list| Ok::<_, anyhow::Error>(text(&contents, list)?.split_whitespace().map(str::to_owned).collect());
         pcrs.retain(|p| p.index != 7 || certificate.is_some());
         Ok(Self {
             note,
             authority: VerifyingKey::from_sec1(&key.0)?.to_sec1(),
             cmdline: std::str::from_utf8(section(".cmdline")?)?.to_owned(),
-            modules: text(&contents, &format!("{MODULES}/order"))?.split_whitespace().map(str::to_owned).collect(),
+            modules: names(ORDER)?,
+            stick_modules: names(STICK)?,
             profile,
             unsigned: hash(&image.unsigned()),
             signed: certificate.is_some().then(|| hash(file)),

@@ -54,6 +54,8 @@ pub struct Kernel<'a> {
 pub struct Closure {
     /// By waves.
     pub modules: Vec<Module>,
+    /// Those that come after them if a stick is to be read; by waves.
+    pub stick_modules: Vec<Module>,
     /// Of those named, the ones that the kernel has built in.
     pub builtin: Vec<String>,
     /// `module: file` that a module may ask for and the image hasn't got.
@@ -90,23 +92,17 @@ impl<'a> Kernel<'a> {
         Ok(Self { packed, builtin, builtin_aliases: info.split('\0').filter_map(alias).collect() })
     }
 
-    /// The modules named, and all they need.
+    /// The modules named, and all they need; apart what only the others, for a stick, need.
     ///
     /// # Errors
     /// If one is not in the package, or depends on one that isn't.
-    pub fn closure(&self, wanted: &[String]) -> Result<Closure> {
+    pub fn closure(&self, modules: &[String], stick: &[String]) -> Result<Closure> {
         let mut walk = Walk { kernel: self, out: Closure::default(), waves: BTreeMap::new(), aliases: BTreeMap::new() };
-        for name in wanted {
-            let name = normal(name);
-            if self.builtin.contains(&name) {
-                walk.out.builtin.push(name);
-            } else {
-                ensure_known(self.packed.contains_key(&name), &name)?;
-                walk.take(&name, 0)?;
-            }
-        }
-        walk.out.modules.sort_by_key(|m| m.wave);
-        Ok(walk.out)
+        walk.take_all(modules)?;
+        let modules = std::mem::take(&mut walk.out.modules);
+        walk.take_all(stick)?;
+        let Closure { modules: stick_modules, builtin, firmware, .. } = walk.out;
+        Ok(Closure { modules, stick_modules, builtin, firmware })
     }
 
     fn unpacked(&self, name: &str) -> Result<(Vec<u8>, Says)> {
@@ -132,6 +128,20 @@ struct Walk<'k, 'a> {
 }
 
 impl Walk<'_, '_> {
+    fn take_all(&mut self, wanted: &[String]) -> Result<()> {
+        for name in wanted {
+            let name = normal(name);
+            if self.kernel.builtin.contains(&name) {
+                self.out.builtin.push(name);
+            } else {
+                ensure_known(self.kernel.packed.contains_key(&name), &name)?;
+                self.take(&name, 0)?;
+            }
+        }
+        self.out.modules.sort_by_key(|m| m.wave);
+        Ok(())
+    }
+
     /// Takes a module after what it needs, into this wave or a later one; the first wave of what
     /// needs it. A circle of soft wishes ends where it began.
     fn take(&mut self, name: &str, least: usize) -> Result<usize> {

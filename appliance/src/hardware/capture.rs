@@ -15,8 +15,11 @@ use hoidla_verify::{eventlog::Log, firmware::Launch};
 use super::{Kernel, check::interface};
 use crate::pid1::devices;
 
-/// Modules that no device names, and every machine needs.
-const ALWAYS: &[&str] = &["efivarfs", "button", "evdev"];
+/// Modules that no device names, and every machine needs; the last three for a keyboard, which
+/// somebody may plug in later.
+const ALWAYS: &[&str] = &["efivarfs", "button", "evdev", "xhci_pci", "usbhid", "hid_generic"];
+/// What a stick needs.
+const STICK: &[&str] = &["usb_storage", "sd_mod"];
 /// The most sensors that are written down.
 const MOST_SENSORS: usize = 16;
 /// The part of the memory, in percent, that must be there again: firmware takes some as it likes.
@@ -39,6 +42,7 @@ pub fn capture(kernel: &Kernel, name: Name, title: &str) -> anyhow::Result<Profi
     let active = kernel.says("tty", "console", "active").unwrap_or_default();
     profile.consoles = active.split_whitespace().filter_map(|c| c.parse().ok()).collect();
     profile.modules = modules.iter().filter_map(|m| m.parse().ok()).collect();
+    profile.stick_modules = STICK.iter().filter(|m| !modules.contains(**m)).filter_map(|m| m.parse().ok()).collect();
     profile.must = Must { memory_mib: kernel.memory_mib().unwrap_or(0) / 100 * MEMORY, ..Must::default() };
     profile.must.iommu = !kernel.class("iommu").is_empty();
     let log = kernel.event_log()?;
@@ -138,7 +142,8 @@ mod tests {
         assert_eq!(profile.boot_disks[0].place.to_string(), "0000:00:06.0");
         assert_eq!(profile.port(Role::Door).unwrap().plug.to_string(), "0000:00:03.0");
         let modules: Vec<&str> = profile.modules.iter().map(|m| m.as_str()).collect();
-        assert_eq!(modules, ["button", "efivarfs", "evdev", "nvme", "virtio_blk", "virtio_net"]);
+        assert_eq!(modules, ["button", "efivarfs", "evdev", "hid_generic", "nvme", "usbhid", "virtio_blk", "virtio_net", "xhci_pci"]);
+        assert_eq!(profile.stick_modules.iter().map(|m| m.as_str()).collect::<Vec<_>>(), STICK, "no stick is plugged in, and one will be");
         assert_eq!(profile.watchdog.as_ref().unwrap().identity, "iTCO_wdt");
         assert_eq!((profile.tpm.kind, profile.tpm.assurance), (TpmKind::OnDie, Assurance::Reduced));
         assert_eq!(profile.sensors[0].name.as_str(), "coretemp-0-temp1");

@@ -43,6 +43,9 @@ pub const SYS: &str = "/sys";
 const PROFILE: &str = "/etc/hoidla/profile.toml";
 const AUTHORITY: &str = "/etc/hoidla/authority.pem";
 const MODULES: &str = "/lib/modules";
+/// Lists of modules: those of every start, and those of a stick and a keyboard.
+const ORDER: &str = "order";
+const STICK: &str = "stick";
 /// The state folder, in memory.
 pub const STATE: &str = "/run/hoidla";
 /// A link for each tray that has a disk in it.
@@ -113,7 +116,7 @@ pub fn prepare() -> anyhow::Result<Prepared> {
     let sys = Path::new(SYS);
     let text = devices::read(PROFILE).context("the image holds no profile: it was built wrongly")?;
     let profile = Profile::parse(&text).context("the image's profile")?;
-    let loaded = kernel::load_modules(Path::new(MODULES))?;
+    let loaded = kernel::load_modules(Path::new(MODULES), ORDER)?;
     let button = power::watch_buttons(sys);
     kernel::mount_firmware()?;
     start::look_early(sys);
@@ -136,7 +139,7 @@ pub fn prepare() -> anyhow::Result<Prepared> {
 impl Bare {
     /// On a machine that Secure Boot guards.
     fn go_on(self, sys: &Path) -> anyhow::Result<Prepared> {
-        let odd = registers(sys, &self.profile)?;
+        let (tpm, odd) = registers(sys, &self.profile)?;
         let visited = from_stick(sys, &self.profile)?;
         let state = keep_state(sys, &self.profile, visited)?;
         if visited {
@@ -150,16 +153,17 @@ impl Bare {
         if !state.is_enrolled() {
             return self.attended(|room| provision::enrol(room, &state));
         }
-        self.close(sys, state, start).map(|ready| Prepared::Ready(Box::new(ready)))
+        self.close(sys, state, start, tpm).map(|ready| Prepared::Ready(Box::new(ready)))
     }
 
     /// Everything before the door opens.
-    fn close(self, sys: &Path, state: State, start: Start) -> anyhow::Result<Ready> {
+    fn close(self, sys: &Path, state: State, start: Start, tpm: Tpm) -> anyhow::Result<Ready> {
+        kernel::no_more_modules()?;
         let identity = identify::known(&state)?;
         let bare = bare_config(&self.profile, &self.authority);
         // The TPM takes its time: the papers are checked meanwhile.
         let (papers, asked) = thread::scope(|scope| {
-            let asked = scope.spawn(|| Asked::of(&bare, &identity));
+            let asked = scope.spawn(|| Asked::this(tpm, &identity));
             let papers = Papers::kept(&state.papers(), &self.authority, &identity);
             (papers, asked.join().unwrap_or_else(|_| bail!("asking the TPM fell over")))
         });
@@ -183,6 +187,8 @@ impl Bare {
 
     /// With somebody at the console: no port is opened, and the power button ends it at once.
     fn attended(self, work: impl FnOnce(&mut Room) -> anyhow::Result<End>) -> anyhow::Result<Prepared> {
+        kernel::load_modules(Path::new(MODULES), STICK)?;
+        kernel::no_more_modules()?;
         if let Some(watchdog) = &self.watchdog {
             watchdog.wait_for_people();
         }
@@ -193,15 +199,19 @@ impl Bare {
     }
 }
 
-/// Whether this machine was started from a stick, and not from a slot of its boot disks.
+/// Whether this machine was started from a stick, and not from a slot of its boot disks. One that
+/// was never looks for a stick, and has no driver for one.
 fn from_stick(sys: &Path, profile: &Profile) -> anyhow::Result<bool> {
-    let stick = || Stick::find(sys).is_ok_and(|stick| stick.is_some());
     let disk = || profile.boot_disks.iter().any(|b| devices::disk(sys, &b.place).is_ok_and(|disk| disk.is_some()));
-    wait_for(|| Ok((disk() || stick()).then_some(())))?;
-    if entries::started(&Variables::of(sys), &slots::find(sys, profile))?.is_some() {
+    let own = || entries::started(&Variables::of(sys), &slots::find(sys, profile)).map(|slot| slot.is_some());
+    wait_for(|| Ok(disk().then_some(())))?;
+    if own()? {
         return Ok(false);
     }
-    Ok(wait_for(|| Stick::find(sys))?.is_some())
+    kernel::load_modules(Path::new(MODULES), STICK)?;
+    // The other boot disk may be the one, and take its time.
+    let from = wait_for(|| Ok(if own()? { Some(false) } else { Stick::find(sys)?.map(|_| true) }))?;
+    Ok(from.unwrap_or(false))
 }
 
 impl Ready {
@@ -306,7 +316,7 @@ fn keep_state(sys: &Path, profile: &Profile, visit: bool) -> anyhow::Result<Opti
 
 /// Refuses a machine that was started with something added; tells what was measured, and what the
 /// firmware did before this image that nobody recorded.
-fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<Vec<String>> {
+fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<(Tpm, Vec<String>)> {
     wait_for(|| Ok(Path::new("/dev/tpmrm0").exists().then_some(())))?
         .context("this machine has no TPM 2.0, or it is switched off in the firmware's setup")?;
     let tpm = Tpm::open(&TPM.parse::<Tcti>().map_err(anyhow::Error::msg)?)?;
@@ -320,10 +330,11 @@ fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<Vec<String>> {
         );
     }
     let launched = values.iter().find(|pcr| pcr.index == LAUNCHED).context("register 4 was asked for")?;
-    Ok(firmware::odd(sys, profile, &launched.value).unwrap_or_else(|e| {
+    let odd = firmware::odd(sys, profile, &launched.value).unwrap_or_else(|e| {
         tracing::warn!("it isn't known what ran before this image: {e:#}");
         Vec::new()
-    }))
+    });
+    Ok((tpm, odd))
 }
 
 /// Whose image this is.

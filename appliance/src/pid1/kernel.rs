@@ -1,7 +1,7 @@
 //! The kernel as PID 1 finds it and leaves it: mounted, with its drivers, and its doors closed.
 //!
-//! Promises: no core dump, no second kernel, no further module and no magic key after
-//! [`close_doors`]; it mounts nothing that lies on a disk.
+//! Promises: no core dump, no second kernel and no magic key after [`close_doors`]; no further
+//! module after [`no_more_modules`]; it mounts nothing that lies on a disk.
 
 use std::{
     fs,
@@ -51,7 +51,9 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What must be so afterwards, or the appliance doesn't start.
-const CLOSED: &[(&str, &str)] = &[("kernel/kexec_load_disabled", "1"), ("kernel/modules_disabled", "1"), ("kernel/sysrq", "0")];
+const CLOSED: &[(&str, &str)] = &[("kernel/kexec_load_disabled", "1"), ("kernel/sysrq", "0")];
+/// What forbids modules until the next start.
+const NO_MORE_MODULES: (&str, &str) = ("kernel/modules_disabled", "1");
 
 /// Mounts what the kernel itself offers.
 pub fn mount_all() -> anyhow::Result<()> {
@@ -88,11 +90,11 @@ pub fn firmware_is_settled() -> anyhow::Result<()> {
 /// Drivers of what nobody waits for later: loading them returns once their devices are there.
 const AT_ONCE: &[&str] = &["button.ko", "evdev.ko"];
 
-/// Loads the modules of the image, line after line of its list; those of one line need nothing of
+/// Loads the modules of one of the image's lists, line after line; those of one line need nothing of
 /// one another, and each processor takes some. Their devices may appear later: disks, network
 /// ports and watchdog are waited for by those who need them.
-pub fn load_modules(folder: &Path) -> anyhow::Result<usize> {
-    let order = fs::read_to_string(folder.join("order")).context("the image has no list of modules: it was built wrongly")?;
+pub fn load_modules(folder: &Path, list: &str) -> anyhow::Result<usize> {
+    let order = fs::read_to_string(folder.join(list)).context("the image lacks a list of modules: it was built wrongly")?;
     let hands = thread::available_parallelism().map_or(1, usize::from);
     for line in order.lines() {
         let (wave, next): (Vec<&str>, _) = (line.split(' ').collect(), AtomicUsize::new(0));
@@ -138,15 +140,23 @@ pub fn close_doors() -> anyhow::Result<()> {
             tracing::debug!("{name}: {e}"); // not every kernel has every one; what must be is looked at below
         }
     }
-    fs::write(sys.join("kernel/modules_disabled"), "1").context("modules cannot be forbidden")?;
     set_cad_enabled(false).context("Ctrl-Alt-Del cannot be caught")?;
     for device in ["mem", "kmem", "port"] {
         // Lockdown refuses them; without a name nobody even asks.
         _ = fs::remove_file(Path::new("/dev").join(device));
     }
-    for (name, value) in CLOSED {
-        ensure!(read(sys.join(name))? == *value, "{name} is not {value}: this kernel keeps a door open that must be closed");
-    }
+    CLOSED.iter().try_for_each(|setting| is_closed(sys, *setting))
+}
+
+/// Whatever is plugged in from now on finds no driver that isn't there already.
+pub fn no_more_modules() -> anyhow::Result<()> {
+    let (sys, (name, value)) = (Path::new("/proc/sys"), NO_MORE_MODULES);
+    fs::write(sys.join(name), value).context("modules cannot be forbidden")?;
+    is_closed(sys, NO_MORE_MODULES)
+}
+
+fn is_closed(sys: &Path, (name, value): (&str, &str)) -> anyhow::Result<()> {
+    ensure!(read(sys.join(name))? == value, "{name} is not {value}: this kernel keeps a door open that must be closed");
     Ok(())
 }
 

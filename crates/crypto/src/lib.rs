@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | [`secret`] | keys in memory | own locked page, wiped |
 //! | [`sign`] | statements | ECDSA P-384, SHA-384, deterministic |
+//! | [`es256`] | what a TPM or its release key signed | ECDSA P-256, SHA-256; checks only |
 //! | [`hpke`] | what is sealed to one key | MLKEM1024-P384, HKDF-SHA384, AES-256-GCM |
 //! | [`datakey`] | a stream epoch's key | the above, bound to where it belongs |
 //! | [`sealing`] | a stream's messages | FLOE |
@@ -21,6 +22,7 @@
 
 pub mod datakey;
 pub mod envelope;
+pub mod es256;
 pub mod hpke;
 pub mod keyfile;
 pub mod keys;

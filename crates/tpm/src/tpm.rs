@@ -71,8 +71,12 @@ impl Tpm {
 
     /// Opens the TPM whose storage root key has this name, or none.
     pub fn open_pinned(tcti: &Tcti, srk: &TpmName) -> Result<Self, TpmError> {
-        let tpm = Self::open(tcti)?;
-        if tpm.srk.name() == *srk { Ok(tpm) } else { Err(TpmError::WrongSrk) }
+        Self::open(tcti)?.pinned(srk)
+    }
+
+    /// This TPM, if its storage root key has this name.
+    pub fn pinned(self, srk: &TpmName) -> Result<Self, TpmError> {
+        if self.srk.name() == *srk { Ok(self) } else { Err(TpmError::WrongSrk) }
     }
 
     /// The storage root key.
@@ -127,12 +131,12 @@ impl Tpm {
         self.with_tpm(|esys| indices.iter().map(|&index| Ok(PcrValue { index, value: esys.pcr_read(index)? })).collect())
     }
 
-    /// Extends a register of the SHA-256 bank.
+    /// Extends a register of the SHA-256 bank. Not authenticated: quotes will be.
     pub fn pcr_extend(&self, index: u8, digest: &Hash32) -> Result<(), TpmError> {
         if index > 23 {
             return Err(TpmError::Answer("PCR_Extend"));
         }
-        self.with_srk(|esys, srk| esys.pcr_extend(index, digest, &esys.salted_session(srk)?))
+        self.with_tpm(|esys| esys.pcr_extend(index, digest))
     }
 
     /// Resets, restarts, and the time since the last reset.
@@ -149,11 +153,10 @@ impl Tpm {
 
     /// The same for several at once: each question on its own costs the TPM a key and a session.
     pub fn counters<const N: usize>(&self, counters: [Counter; N]) -> Result<[u64; N], TpmError> {
-        self.with_srk(|esys, srk| {
-            let session = esys.salted_session(srk)?;
+        self.with_session(|esys, session| {
             let mut stand = [0; N];
             for (counter, stands) in counters.into_iter().zip(&mut stand) {
-                *stands = read_counter(esys, &session, counter as u32)?;
+                *stands = read_counter(esys, session, counter as u32)?;
             }
             Ok(stand)
         })
@@ -161,11 +164,10 @@ impl Tpm {
 
     /// Raises a counter by one: where it stands now.
     pub fn increment(&self, counter: Counter) -> Result<u64, TpmError> {
-        self.with_srk(|esys, srk| {
-            let session = esys.salted_session(srk)?;
+        self.with_session(|esys, session| {
             let index = ours(esys, counter as u32)?;
-            esys.nv_increment(&index, &session)?;
-            esys.nv_read(&index, &session)
+            esys.nv_increment(&index, session)?;
+            esys.nv_read(&index, session)
         })
     }
 
@@ -196,13 +198,21 @@ impl Tpm {
 
     /// The same, with the pinned storage root key loaded: the very handle that sessions are salted to.
     pub(crate) fn with_srk<T>(&self, work: impl Fn(&Esys, &Handle<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        self.with_tpm(|esys| work(esys, &self.load_srk(esys)?))
+    }
+
+    /// The same, with a session that is salted to that key. The key itself has left: the kernel
+    /// would put it back into the TPM, and away again, at each command.
+    fn with_session<T>(&self, work: impl Fn(&Esys, &Handle<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
         self.with_tpm(|esys| {
-            let (srk, _, _) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
-            if esys.name(&srk)? != self.srk.name() {
-                return Err(TpmError::WrongSrk);
-            }
-            work(esys, &srk)
+            let session = esys.salted_session(&self.load_srk(esys)?)?;
+            work(esys, &session)
         })
+    }
+
+    fn load_srk<'e>(&self, esys: &'e Esys) -> Result<Handle<'e>, TpmError> {
+        let (srk, _, _) = esys.create_primary(OWNER, &Public::srk_template(), None)?;
+        if esys.name(&srk)? == self.srk.name() { Ok(srk) } else { Err(TpmError::WrongSrk) }
     }
 
     /// The same, with a policy session that a release has satisfied; again if the registers changed meanwhile.

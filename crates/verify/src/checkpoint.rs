@@ -5,13 +5,13 @@
 //! site approves; the same for each witness that is known. What weakens that is said in words
 //! ([`Doubt`]). It doesn't say whether the head is the newest: compare with other checkpoints.
 
+use hoidla_crypto::es256;
 use hoidla_format::{
     Hash32, Malformed, Name,
     statement::Signature as Line,
     statements::{ImageManifest, PcrValue, Proof, Release},
 };
 use hoidla_log::{Quote, Says, SignedCheckpoint};
-use p256::ecdsa::{Signature, signature::Verifier};
 use thiserror::Error;
 
 use crate::{
@@ -199,8 +199,9 @@ pub(crate) fn by<'a>(known: &'a Known, line: &Line) -> Option<&'a Attester> {
 pub(crate) fn vouch(line: &Line, who: &Attester, text: &str, says: Says, known: &Known) -> Result<Vouched, Refusal> {
     let name = || who.origin.clone();
     let quote = Quote::from_line(line).map_err(|e| Refusal::Line(name(), e))?;
-    let signature = Signature::from_slice(&quote.signature).map_err(|_| Refusal::Forged(name()))?;
-    who.key.verify(&quote.attest, &signature).map_err(|_| Refusal::Forged(name()))?;
+    if !es256::verify(&who.key, &quote.attest, &quote.signature) {
+        return Err(Refusal::Forged(name()));
+    }
     let attest = Attest::parse(&quote.attest).map_err(|e| Refusal::Quote(name(), e))?;
     if attest.signer != endorsed(&who.key_name) {
         return Err(Refusal::Signer(name()));

@@ -6,11 +6,11 @@
 //! the prover is knows where they all are, and nothing in the identity can be altered. That the
 //! prover sits beside the endorsement key that home recorded, only [`crate::credential`] proves.
 
+use hoidla_crypto::es256;
 use hoidla_format::{
     Bytes, Hash32, Name, statement,
     statements::{ApplianceIdentity, Site},
 };
-use p256::ecdsa::{Signature, signature::Verifier};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -109,8 +109,9 @@ fn vouched(identity: &ApplianceIdentity, keys: &Keys) -> Result<(), IdentityErro
     let all = [("storage root key", &keys.srk), ("attestation key", &keys.ak), ("node key", &keys.node)];
     for (n, (what, public)) in all.into_iter().enumerate() {
         let word = identity.created.get(n).ok_or(IdentityError::Missing(what))?;
-        let signature = Signature::from_slice(&word.signature.0).map_err(|_| IdentityError::Forged(what))?;
-        prover.verify(&word.attest.0, &signature).map_err(|_| IdentityError::Forged(what))?;
+        if !es256::verify(&prover, &word.attest.0, &word.signature.0) {
+            return Err(IdentityError::Forged(what));
+        }
         let created = Created::parse(&word.attest.0).map_err(|e| IdentityError::Attest(what, e))?;
         if (created.signer, created.object, created.qualifying) != (signer, public.name(), qualifying) {
             return Err(IdentityError::Forged(what));

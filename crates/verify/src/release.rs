@@ -10,12 +10,12 @@
 //! epoch out of the next release and the TPM's counter passes the former release's epoch:
 //! from then on the old blob put back, with every old release put back, opens nothing.
 
-use hoidla_crypto::Secret;
+use hoidla_crypto::{Secret, es256};
 use hoidla_format::{
     Bytes, Hash32, Name, Writer,
     statements::{PcrValue, Release, VaultApproval},
 };
-use p256::ecdsa::{Signature, SigningKey, VerifyingKey, signature::hazmat::PrehashSigner, signature::hazmat::PrehashVerifier};
+use p256::ecdsa::{Signature, SigningKey, VerifyingKey, signature::hazmat::PrehashSigner};
 use thiserror::Error;
 
 use crate::{
@@ -112,7 +112,7 @@ impl ReleasePublic {
     }
 
     fn verify(&self, policy: &Hash32, reference: &PolicyRef, signature: &[u8]) -> bool {
-        Signature::from_slice(signature).is_ok_and(|s| self.key.verify_prehash(&to_sign(policy, reference), &s).is_ok())
+        es256::verify(&self.key, &[policy.0, reference.0].concat(), signature)
     }
 }
 

@@ -49,6 +49,9 @@ pub struct Profile {
     pub consoles: Vec<Console>,
     /// Kernel modules to load, as the kernel names them; what they depend on is found when the image is built.
     pub modules: Vec<Module>,
+    /// Those that only a stick needs: a machine that serves doesn't load them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stick_modules: Vec<Module>,
     /// The TPM.
     pub tpm: TrustedModule,
     /// What starts the machine again if it hangs.
@@ -107,6 +110,7 @@ impl Profile {
             title: title.to_owned(),
             consoles: Vec::new(),
             modules: Vec::new(),
+            stick_modules: Vec::new(),
             tpm,
             watchdog: None,
             must: Must::default(),
@@ -134,7 +138,7 @@ impl Profile {
     fn check(&self) -> Result<(), String> {
         let lists = [
             self.consoles.len(),
-            self.modules.len(),
+            self.modules.len() + self.stick_modules.len(),
             self.boot_disks.len(),
             self.networks.len(),
             self.sensors.len(),
@@ -152,7 +156,7 @@ impl Profile {
             })?;
         }
         ensure(self.port(Role::Door).is_some(), || "one [[network]] must have the role \"door\"".into())?;
-        once("module", self.modules.iter().map(ToString::to_string))?;
+        once("module", self.modules.iter().chain(&self.stick_modules).map(ToString::to_string))?;
         once("role of a network port", self.networks.iter().map(|n| n.role.to_string()))?;
         let disks = self.trays.iter().map(|t| t.place.to_string()).chain(self.boot_disks.iter().map(|b| b.place.to_string()));
         once("device", disks.chain(self.networks.iter().map(|n| n.plug.to_string())))?;

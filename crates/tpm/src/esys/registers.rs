@@ -5,7 +5,7 @@ use hoidla_verify::{TpmName, policy};
 use tss_esapi_sys as tss;
 
 use super::{
-    ALG_SHA256, CONTINUE, DECRYPT, ENCRYPT, Esys, Handle, Index, NONE, OWNER, Returned, check,
+    ALG_SHA256, CONTINUE, DECRYPT, Esys, Handle, Index, NONE, OWNER, PASSWORD, Returned, check,
     structures::{bytes, selection},
 };
 use crate::TpmError;
@@ -55,9 +55,9 @@ impl Esys {
         check("NV_Increment", unsafe { tss::Esys_NV_Increment(self.ctx, index.tr, index.tr, session.tr, NONE, NONE) })
     }
 
-    /// Reads a counter; the session authenticates the answer.
+    /// Reads a counter, which is no secret; the session authenticates the answer.
     pub fn nv_read(&self, index: &Index<'_>, session: &Handle<'_>) -> Result<u64, TpmError> {
-        self.attributes(session, CONTINUE | ENCRYPT)?;
+        self.attributes(session, CONTINUE)?;
         let mut out = Returned::<tss::TPM2B_MAX_NV_BUFFER>::new();
         // SAFETY: live.
         check("NV_Read", unsafe { tss::Esys_NV_Read(self.ctx, index.tr, index.tr, session.tr, NONE, NONE, 8, 0, &mut out.0) })?;
@@ -78,13 +78,12 @@ impl Esys {
         one.try_into().map(Hash32).map_err(|_| TpmError::Answer("PCR_Read"))
     }
 
-    /// Extends one register of the SHA-256 bank; the session authenticates the answer.
-    pub fn pcr_extend(&self, index: u8, digest: &Hash32, session: &Handle<'_>) -> Result<(), TpmError> {
-        self.attributes(session, CONTINUE)?;
+    /// Extends one register of the SHA-256 bank.
+    pub fn pcr_extend(&self, index: u8, digest: &Hash32) -> Result<(), TpmError> {
         let mut digests = tss::TPML_DIGEST_VALUES { count: 1, ..Default::default() };
         digests.digests[0] = tss::TPMT_HA { hashAlg: ALG_SHA256, digest: tss::TPMU_HA { sha256: digest.0 } };
         // SAFETY: live; the handles of registers are their numbers.
-        check("PCR_Extend", unsafe { tss::Esys_PCR_Extend(self.ctx, u32::from(index), session.tr, NONE, NONE, &digests) })
+        check("PCR_Extend", unsafe { tss::Esys_PCR_Extend(self.ctx, u32::from(index), PASSWORD, NONE, NONE, &digests) })
     }
 
     /// The TPM's clock.
