@@ -203,15 +203,12 @@ impl Bare {
 /// was never looks for a stick, and has no driver for one.
 fn from_stick(sys: &Path, profile: &Profile) -> anyhow::Result<bool> {
     let disk = || profile.boot_disks.iter().any(|b| devices::disk(sys, &b.place).is_ok_and(|disk| disk.is_some()));
-    let own = || entries::started(&Variables::of(sys), &slots::find(sys, profile)).map(|slot| slot.is_some());
     wait_for(|| Ok(disk().then_some(())))?;
-    if own()? {
+    if entries::started(&Variables::of(sys), &slots::find(sys, profile))?.is_some() {
         return Ok(false);
     }
     kernel::load_modules(Path::new(MODULES), STICK)?;
-    // The other boot disk may be the one, and take its time.
-    let from = wait_for(|| Ok(if own()? { Some(false) } else { Stick::find(sys)?.map(|_| true) }))?;
-    Ok(from.unwrap_or(false))
+    Ok(wait_for(|| Stick::find(sys))?.is_some())
 }
 
 impl Ready {

@@ -8,6 +8,8 @@ use std::{
     io::{Cursor, Write},
     path::{Path, PathBuf},
     process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +21,9 @@ use crate::{
     machine::VARIABLES,
     variables::{self, Partition},
 };
+
+/// How long it takes to see that nobody is let in; a machine that serves takes two seconds.
+const SHUT: Duration = Duration::from_secs(8);
 
 /// See the module.
 pub struct Spare {
@@ -48,9 +53,7 @@ impl Embassy {
 
     /// The agent's program, with that machine.
     pub fn agent(&self, spare: &Spare, args: &[&str]) -> Result<Answer> {
-        let address = format!("127.0.0.1:{}", spare.door);
-        let all = [args, &["--home", "home/agent", "--passphrase-file", "home/agent/passphrase", "--address", &address]].concat();
-        self.stage.programs.run("hoidla-agent", &all, "")
+        self.stage.programs.run("hoidla-agent", &agent_of(args, &format!("127.0.0.1:{}", spare.door)), "")
     }
 
     /// Whether that machine lets an agent in, and what the agent says.
@@ -59,10 +62,29 @@ impl Embassy {
         Ok((answer.code == 0, answer.err))
     }
 
+    /// Whether that machine lets no agent in for longer than one that serves takes to. (The agent
+    /// itself would wait for 20 s.)
+    pub fn is_shut(&self, spare: &Spare) -> Result<bool> {
+        let mut agent = self.stage.programs.start("hoidla-agent", &agent_of(&["list"], &format!("127.0.0.1:{}", spare.door)))?;
+        let since = Instant::now();
+        while since.elapsed() < SHUT {
+            if let Some(ended) = agent.try_wait()? {
+                return Ok(!ended.success());
+            }
+            sleep(Duration::from_millis(50));
+        }
+        agent.kill()?;
+        Ok(!agent.wait()?.success())
+    }
+
     /// The signed image.
     pub fn image(&self) -> Result<Vec<u8>> {
         Ok(fs::read(self.stage.at("home/hoidla.efi"))?)
     }
+}
+
+fn agent_of<'a>(args: &[&'a str], address: &'a str) -> Vec<&'a str> {
+    [args, &["--home", "home/agent", "--passphrase-file", "home/agent/passphrase", "--address", address]].concat()
 }
 
 /// A file or folder, beside others; holes stay holes.

@@ -46,30 +46,20 @@ fn with_stick(embassy: &Embassy) -> Parts {
     Parts { start: Start::Stick(embassy.stick()), by_entries: true, ..embassy.parts().unwrap() }
 }
 
-/// Has the image installed, from the page on which an empty machine waits.
-fn install(machine: &mut Machine) {
-    machine.wait("a machine that is not set up").unwrap();
-    machine.wait("endorsement.txt is on the stick").unwrap();
-    machine.type_in("\n").unwrap();
-    machine.wait("put the image on the boot disks").unwrap();
-    machine.type_in("install\n").unwrap();
-}
-
 /// A field engineer at the serial console, from empty disks to an enrolled machine.
 fn set_up(embassy: &mut Embassy) {
     let mut machine = Machine::start(&from_stick(embassy)).unwrap();
     machine.wait("this machine has no Secure Boot keys").unwrap();
     machine.type_in("no idea\nkeys\n").unwrap();
     machine.wait("Secure Boot on, lockdown on").unwrap();
-    install(&mut machine);
-    machine.wait("slot a of boot disk 1 is written and read back").unwrap();
-    // The plug is pulled half-way: it is begun anew.
-    machine.cut();
-    let mut machine = Machine::start(&from_stick(embassy)).unwrap();
-    install(&mut machine);
+    machine.wait("a machine that is not set up").unwrap();
+    machine.wait("endorsement.txt is on the stick").unwrap();
+    machine.type_in("\n").unwrap();
+    machine.wait("put the image on the boot disks").unwrap();
+    machine.type_in("install\n").unwrap();
     machine.wait("slot b of boot disk 2 is written and read back").unwrap();
     machine.type_in("\n").unwrap();
-    machine.wait("starting again").unwrap();
+    machine.wait("Installed. Pull the stick").unwrap();
     machine.cut();
     let mut machine = Machine::start(&with_stick(embassy)).unwrap();
     // From its own disks it says who it is, and waits for home.

@@ -73,7 +73,7 @@ pub fn refused(embassy: &Embassy, spare: &Spare, words: &str) -> Machine {
     let (_, why) = machine.wait("NOT RUNNING: ").unwrap();
     assert!(why.contains(words), "it should say {words:?}, and said: {why}");
     assert!(machine.lines("the door is open").is_empty());
-    assert!(!embassy.serves(spare).unwrap().0, "it lets an agent in");
+    assert!(embassy.is_shut(spare).unwrap(), "it lets an agent in");
     machine
 }
 

@@ -75,6 +75,30 @@ fn a_machine_that_is_not_as_it_should_be_says_so_before_anything_is_changed() {
 }
 
 #[test]
+fn an_installing_that_was_broken_off_is_begun_anew() {
+    let scratch = scratch();
+    let embassy = Embassy::bare(&scratch.path().join("stage"), Narrator::silent()).unwrap();
+    embassy.give_keys().unwrap();
+    let install = |until: &str| {
+        let mut machine = Machine::start(&from_stick(&embassy)).unwrap();
+        machine.wait("a machine that is not set up").unwrap();
+        machine.wait("endorsement.txt is on the stick").unwrap();
+        machine.type_in("\n").unwrap();
+        machine.wait("put the image on the boot disks").unwrap();
+        machine.type_in("install\n").unwrap();
+        machine.wait(until).unwrap();
+        machine
+    };
+    install("slot a of boot disk 1 is written and read back").cut();
+    let mut machine = install("slot b of boot disk 2 is written and read back");
+    machine.type_in("\n").unwrap();
+    machine.wait("starting again").unwrap();
+    machine.cut();
+    let machine = Machine::start(&Parts { by_entries: true, ..embassy.parts().unwrap() }).unwrap();
+    machine.wait("this machine is not enrolled yet").unwrap();
+}
+
+#[test]
 fn an_enrolment_waits_for_the_right_papers_the_right_time_and_all_disks() {
     let scratch = scratch();
     let mut embassy = Embassy::bare(&scratch.path().join("stage"), Narrator::silent()).unwrap();

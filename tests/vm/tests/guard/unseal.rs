@@ -8,15 +8,20 @@ use hoidla_vm::{machine::VARIABLES, spare::copied, variables};
 use crate::{refused, shared};
 
 #[test]
+fn in_setup_mode_the_tpm_is_not_used() {
+    let shared = shared();
+    let embassy = shared.turn();
+    let spare = embassy.spare("setup").unwrap();
+    variables::write(Path::new(VARIABLES), &spare.parts.variables, &[]).unwrap();
+    let machine = refused(&embassy, &spare, "the firmware is in setup mode: start the machine from the stick");
+    assert!(machine.lines("PCR 4: ").is_empty(), "the TPM was asked");
+}
+
+#[test]
 fn without_secure_boot_the_tpm_is_not_used() {
     let shared = shared();
     let embassy = shared.turn();
     let mut spare = embassy.spare("insecure").unwrap();
-    variables::write(Path::new(VARIABLES), &spare.parts.variables, &[]).unwrap();
-    let machine = refused(&embassy, &spare, "the firmware is in setup mode: start the machine from the stick");
-    assert!(machine.lines("PCR 4: ").is_empty(), "the TPM was asked");
-    drop(machine);
-
     // The entry that Secure Boot makes the loader ignore is heeded without it: it does get there.
     spare.parts.by_entries = true;
     let entry = spare.entry("More words", "console=ttyS0,115200 loglevel=7 a.word=more").unwrap();
