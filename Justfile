@@ -39,10 +39,10 @@ demo *PATH:
 image *ARGS:
     @image/make "$@"
 
-# an embassy whose appliance is a machine in QEMU, its console in this terminal
-vm:
+# an embassy whose appliance is a machine in QEMU, its console in this terminal; --new: you set it up
+vm *ARGS:
     cargo build --workspace --bins --locked
-    "{{ target }}/debug/hoidla-vm" --folder "{{ target }}/vm"
+    "{{ target }}/debug/hoidla-vm" --folder "{{ target }}/vm" {{ ARGS }}
 
 # the appliance as a machine: Secure Boot, TPM, power cuts
 vm-test:

@@ -45,9 +45,9 @@ pub fn changed() -> anyhow::Result<()> {
     KEEPER.get().map_or(Ok(()), |keeper| keeper.lock().unwrap_or_else(PoisonError::into_inner).save())
 }
 
-/// How many boot disks take what changes.
-pub fn working() -> usize {
-    KEEPER.get().map_or(0, |keeper| keeper.lock().unwrap_or_else(PoisonError::into_inner).working())
+/// The numbers of the boot disks that take what changes.
+pub fn working() -> Vec<usize> {
+    KEEPER.get().map_or(Vec::new(), |keeper| keeper.lock().unwrap_or_else(PoisonError::into_inner).working())
 }
 
 /// From now on [`changed`] writes to these disks.
@@ -61,7 +61,8 @@ pub fn begin(keeper: Keeper) {
 /// One boot disk's partition.
 struct Disk {
     file: File,
-    path: PathBuf,
+    /// The number of the boot disk.
+    number: usize,
     /// Bytes of a half.
     half: u64,
     /// Where the half in use begins.
@@ -90,16 +91,17 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Reads the newest state of these partitions into an empty folder, and brings all of them to it.
+    /// Reads the newest state of these partitions, each with the number of its boot disk, into an
+    /// empty folder, and brings all of them to it.
     ///
     /// # Errors
     /// If none can be read, or the folder cannot be written.
-    pub fn open(folder: &Path, partitions: &[PathBuf]) -> anyhow::Result<Self> {
+    pub fn open(folder: &Path, partitions: &[(usize, PathBuf)]) -> anyhow::Result<Self> {
         let mut disks = Vec::new();
-        for path in partitions {
-            match Disk::open(path) {
+        for (number, path) in partitions {
+            match Disk::open(*number, path) {
                 Ok(disk) => disks.push(disk),
-                Err(e) => tracing::error!("the boot disk at {} is left alone: {e:#}", path.display()),
+                Err(e) => tracing::error!("boot disk {number} is left alone: {e:#}"),
             }
         }
         ensure!(!disks.is_empty(), "no boot disk can be read; is one of them plugged in where the profile says?");
@@ -122,9 +124,9 @@ impl Keeper {
         self.files.is_empty()
     }
 
-    /// How many boot disks work.
-    pub fn working(&self) -> usize {
-        self.disks.iter().filter(|d| !d.failed).count()
+    /// The numbers of the boot disks that work.
+    pub fn working(&self) -> Vec<usize> {
+        self.disks.iter().filter(|d| !d.failed).map(|d| d.number).collect()
     }
 
     fn restore(&self) -> anyhow::Result<()> {
@@ -174,13 +176,13 @@ impl Keeper {
             let fits = bytes.len() as u64 <= disk.half;
             let written = if fits { disk.file.write_all_at(bytes, at(disk)) } else { Err(io::ErrorKind::StorageFull.into()) };
             if let Err(e) = written.and_then(|()| disk.file.sync_data()) {
-                tracing::error!("the boot disk at {} failed and is left alone until the next start: {e}", disk.path.display());
+                tracing::error!("boot disk {} failed and is left alone until the next start: {e}", disk.number);
                 disk.failed = true;
             }
             disk.at += bytes.len() as u64;
         }
         ensure!(
-            self.working() > 0,
+            !self.working().is_empty(),
             "no boot disk takes the appliance's state any more: switch off and on; if it comes again, call home, and never replace both boot disks at once"
         );
         (self.sequence, self.hash) = (self.sequence + 1, hash);
@@ -189,12 +191,12 @@ impl Keeper {
 }
 
 impl Disk {
-    fn open(path: &Path) -> anyhow::Result<Self> {
+    fn open(number: usize, path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = io::Seek::seek(&mut &file, io::SeekFrom::End(0))?;
         let half = len / 2 / BLOCK as u64 * BLOCK as u64;
         ensure!(half >= 16 * BLOCK as u64, "its state partition has {len} bytes, which is too small");
-        Ok(Self { file, path: path.to_owned(), half, base: 0, at: 0, failed: false })
+        Ok(Self { file, number, half, base: 0, at: 0, failed: false })
     }
 
     /// The newer state of its two halves.
@@ -252,8 +254,8 @@ fn one_machine(disks: &[Disk], found: &[Option<Found>]) -> anyhow::Result<()> {
     let other = owners.find(|(_, other)| *other != one);
     ensure!(
         other.is_none(),
-        "boot disks of two machines are in this one: {} holds the state of {one}, another that of {}; switch off, and take out the one that isn't this machine's",
-        first.path.display(),
+        "boot disks of two machines are in this one: boot disk {} holds the state of {one}, another that of {}; switch off, and take out the one that isn't this machine's",
+        first.number,
         other.map_or(String::new(), |(_, other)| other)
     );
     Ok(())
@@ -321,7 +323,7 @@ mod tests {
             let folder = self.scratch.path().join("state");
             _ = fs::remove_dir_all(&folder);
             fs::create_dir(&folder).unwrap();
-            Keeper::open(&folder, &disks.iter().map(|d| self.disk(d)).collect::<Vec<_>>())
+            Keeper::open(&folder, &(1..).zip(disks.iter().map(|d| self.disk(d))).collect::<Vec<_>>())
         }
 
         fn put(&self, keeper: &mut Keeper, path: &str, text: &str) {
@@ -426,7 +428,7 @@ mod tests {
         let mut keeper = rack.start(&["a", "b"]);
         keeper.disks[0].file = File::open(rack.disk("a")).unwrap(); // takes no writes
         rack.put(&mut keeper, "store.txt", "x");
-        assert_eq!(keeper.working(), 1);
+        assert_eq!(keeper.working().len(), 1);
         keeper.disks[1].file = File::open(rack.disk("b")).unwrap();
         fs::write(keeper.folder.join("store.txt"), "y").unwrap();
         assert!(keeper.save().unwrap_err().to_string().contains("no boot disk"));

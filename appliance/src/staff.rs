@@ -56,8 +56,10 @@ pub struct Machine {
     pub cable: Option<bool>,
     /// The release of an update that did not come up.
     pub failed_update: Option<String>,
-    /// Boot disks that work, and all.
-    pub boot_disks: (usize, usize),
+    /// How many boot disks it has.
+    pub boot_disks: usize,
+    /// The numbers of those that don't work.
+    pub broken: Vec<usize>,
     /// What its sensors say.
     pub readings: Vec<Reading>,
 }
@@ -80,8 +82,7 @@ pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) 
     for tray in &panel.trays {
         s.field(&format!("tray {}", tray.tray), &tray.says);
     }
-    let (work, all) = machine.boot_disks;
-    s.field("boot disks", &format!("{work} of {all} work{}", if work < all { ": tell the field engineer" } else { "" }));
+    s.field("boot disks", &boot_disks(machine));
     for (kind, name) in [("temp", "temperatures"), ("fan", "fans"), ("power", "power")] {
         let all: Vec<String> = machine.readings.iter().filter(|r| r.kind == kind).map(said).collect();
         if !all.is_empty() {
@@ -94,6 +95,18 @@ pub fn screen(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) 
     let troubles = panel.alarms + panel.damaged;
     s.field("alarms", &if troubles == 0 { "none".into() } else { format!("{troubles}: tell the field engineer") });
     s.text().to_owned()
+}
+
+/// How many work, and which doesn't.
+fn boot_disks(machine: &Machine) -> String {
+    let (all, work) = (machine.boot_disks, machine.boot_disks - machine.broken.len());
+    let broken: Vec<String> = machine.broken.iter().map(usize::to_string).collect();
+    let broken = broken.join(", ");
+    if broken.is_empty() {
+        format!("{work} of {all} work")
+    } else {
+        format!("{work} of {all} work, not number {broken}: tell the field engineer")
+    }
 }
 
 /// Whether, and how.
@@ -115,7 +128,6 @@ fn said(r: &Reading) -> String {
 /// The page and the same as numbers, in the text format that Prometheus reads: the page as comments.
 pub fn metrics(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment) -> String {
     let mut out: String = screen(panel, machine, copying, now).lines().map(|l| format!("# {l}\n")).collect();
-    let (work, all) = machine.boot_disks;
     let mut gauge = |name: &str, what: &str, value: i64| {
         let _ = write!(out, "# HELP hoidla_{name} {what}\n# TYPE hoidla_{name} gauge\nhoidla_{name} {value}\n");
     };
@@ -125,8 +137,8 @@ pub fn metrics(panel: &Panel, machine: &Machine, copying: &Copying, now: Moment)
     gauge("disks_whole", "Disks of the store that are whole", panel.disks.1.into());
     gauge("door_cable", "1 if a cable is in the door's network port", machine.cable.unwrap_or(true).into());
     gauge("clock_fits", "1 if the machine's papers hold by its clock", panel.wrong_clock.is_none().into());
-    gauge("boot_disks", "Boot disks", all as i64);
-    gauge("boot_disks_working", "Boot disks that work", work as i64);
+    gauge("boot_disks", "Boot disks", machine.boot_disks as i64);
+    gauge("boot_disks_working", "Boot disks that work", (machine.boot_disks - machine.broken.len()) as i64);
     gauge("alarms", "Alarms and damage since the start", (panel.alarms + panel.damaged) as i64);
     gauge("written_seconds", "When this was true, Unix time", panel.written as i64);
     let _ = write!(out, "# HELP hoidla_reading What a sensor says: degrees, turns a minute, watts\n# TYPE hoidla_reading gauge\n");
@@ -178,7 +190,8 @@ mod tests {
         Machine {
             cable: Some(true),
             failed_update: Some("2027-01".into()),
-            boot_disks: (2, 2),
+            boot_disks: 2,
+            broken: vec![],
             readings: vec![reading("inlet", "temp", Some(24)), reading("rear", "fan", None)],
         }
     }
@@ -193,6 +206,12 @@ mod tests {
             let numbers = metrics(&panel, &machine(), &Copying::watch(now), now);
             assert!(!page.contains("population") && !numbers.contains("population"));
         }
+    }
+
+    #[test]
+    fn the_boot_disk_that_failed_is_named() {
+        assert_eq!(boot_disks(&machine()), "2 of 2 work");
+        assert_eq!(boot_disks(&Machine { broken: vec![2], ..machine() }), "1 of 2 work, not number 2: tell the field engineer");
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub fn prepare() -> anyhow::Result<Prepared> {
     super::log_to_console();
     tracing::info!("hoidlad {} is PID 1", env!("CARGO_PKG_VERSION"));
     let sys = Path::new(SYS);
-    let text = devices::read(PROFILE).context("the image holds no profile: it was built wrongly")?;
+    let text = devices::read(PROFILE).context("the image holds no profile: it was built wrongly; call home, which builds it again")?;
     let profile = Profile::parse(&text).context("the image's profile")?;
     let loaded = kernel::load_modules(Path::new(MODULES), ORDER)?;
     let button = power::watch_buttons(sys);
@@ -294,19 +294,19 @@ fn keep_state(sys: &Path, profile: &Profile, visit: bool) -> anyhow::Result<Opti
         disk.map_or(Ok(None), |disk| devices::state_partition(sys, &disk))
     };
     let mut partitions = Vec::new();
-    for boot in &profile.boot_disks {
+    for (number, boot) in (1..).zip(&profile.boot_disks) {
         let found = if visit { partition(&boot.place)? } else { wait_for(|| partition(&boot.place))? };
         match found {
-            Some(name) => partitions.push(devices::path(&name)),
+            Some(name) => partitions.push((number, devices::path(&name))),
             None if visit => {}
-            None => tracing::error!("the boot disk at {} is missing, or has no state partition: replace it", boot.place),
+            None => tracing::error!("boot disk {number}, at {}, is missing, or has no state partition: replace it", boot.place),
         }
     }
     if partitions.is_empty() {
         return Ok(None);
     }
     let keeper = Keeper::open(Path::new(STATE), &partitions)?;
-    tracing::info!("the state is on {} of {} boot disks", keeper.working(), profile.boot_disks.len());
+    tracing::info!("the state is on {} of {} boot disks", keeper.working().len(), profile.boot_disks.len());
     keep::begin(keeper);
     State::at(Path::new(STATE)).map(Some)
 }
@@ -336,7 +336,7 @@ fn registers(sys: &Path, profile: &Profile) -> anyhow::Result<(Tpm, Vec<String>)
 
 /// Whose image this is.
 fn authority() -> anyhow::Result<VerifyingKey> {
-    let key = devices::read(AUTHORITY).context("the image names no authority: it was built wrongly")?;
+    let key = devices::read(AUTHORITY).context("the image names no authority: it was built wrongly; call home, which builds it again")?;
     let key: Bytes = key.parse().map_err(anyhow::Error::msg).context("the image's authority key")?;
     VerifyingKey::from_sec1(&key.0).context("the image's authority key")
 }

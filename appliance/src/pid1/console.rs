@@ -60,10 +60,12 @@ pub async fn keep(sys: &Path, profile: &Profile, state: &State, appliance: Arc<D
 
 fn look(sys: &Path, profile: &Profile, state: &State, copying: &mut Copying) -> Option<(String, String)> {
     let panel: Panel = serde_json::from_slice(&std::fs::read(state.health()).ok()?).ok()?;
+    let working = keep::working();
     let machine = Machine {
         cable: state.config().ok().and_then(|config| devices::cable(sys, config.port.as_deref()?)),
         failed_update: start::failed_update(state).map(|release| release.to_string()),
-        boot_disks: (keep::working(), profile.boot_disks.len()),
+        boot_disks: profile.boot_disks.len(),
+        broken: (1..=profile.boot_disks.len()).filter(|number| !working.contains(number)).collect(),
         readings: profile.sensors.iter().map(|s| Reading::of(sys, s)).collect(),
     };
     let now = Moment::now();

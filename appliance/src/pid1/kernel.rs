@@ -94,7 +94,8 @@ const AT_ONCE: &[&str] = &["button.ko", "evdev.ko"];
 /// one another, and each processor takes some. Their devices may appear later: disks, network
 /// ports and watchdog are waited for by those who need them.
 pub fn load_modules(folder: &Path, list: &str) -> anyhow::Result<usize> {
-    let order = fs::read_to_string(folder.join(list)).context("the image lacks a list of modules: it was built wrongly")?;
+    let order = fs::read_to_string(folder.join(list))
+        .context("the image lacks a list of modules: it was built wrongly; call home, which builds it again")?;
     let hands = thread::available_parallelism().map_or(1, usize::from);
     for line in order.lines() {
         let (wave, next): (Vec<&str>, _) = (line.split(' ').collect(), AtomicUsize::new(0));
@@ -165,7 +166,7 @@ pub fn lockdown(sys: &Path) -> anyhow::Result<()> {
     let text = read(sys.join("kernel/security/lockdown"))?;
     ensure!(
         text.contains("[confidentiality]"),
-        "the kernel's lockdown is {text:?} and must be confidentiality: this image was changed or built wrongly"
+        "the kernel's lockdown is {text:?} and must be confidentiality: this image was changed or built wrongly; call home, which builds it again"
     );
     Ok(())
 }

@@ -44,7 +44,7 @@ pub fn run() -> ! {
         if start::on_trial() {
             start::gave_up(std::path::Path::new(boot::STATE), &format!("{why:#}"));
         }
-        println!("{}", not_running(&why, wait));
+        terminal::on_every_console(&not_running(&why, wait));
         wait_or_off(wait)
     });
     tracing::info!("{}", if end == End::PowerOff { "safe to switch off" } else { "starting again" });
@@ -55,6 +55,7 @@ pub fn run() -> ! {
 fn not_running(why: &anyhow::Error, wait: Duration) -> String {
     let mut s = Screen::new();
     s.gap().heading("Hoidla: NOT RUNNING").words(&format!("{why:#}")).gap();
+    s.words("Host staff: photograph this screen, and call the field engineer.");
     s.words(&format!("The machine starts again in {} seconds. Press the power button to switch it off.", wait.as_secs()));
     s.text().to_owned()
 }

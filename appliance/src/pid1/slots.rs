@@ -63,14 +63,14 @@ pub fn other(part: Part) -> Part {
 /// All slots of the boot disks that are there. What cannot be read is told and passed over.
 pub fn find(sys: &Path, profile: &Profile) -> Vec<Slot> {
     let mut slots = Vec::new();
-    for (n, boot) in profile.boot_disks.iter().enumerate() {
+    for (number, boot) in (1..).zip(&profile.boot_disks) {
         match devices::disk(sys, &boot.place).map(|name| name.map(|name| devices::path(&name))) {
-            Ok(Some(device)) => slots.extend(on(n + 1, &device).unwrap_or_else(|e| {
-                tracing::error!("the boot disk at {}: {e:#}", boot.place);
+            Ok(Some(device)) => slots.extend(on(number, &device).unwrap_or_else(|e| {
+                tracing::error!("boot disk {number}, at {}: {e:#}", boot.place);
                 Vec::new()
             })),
             Ok(None) => {} // told where its state is looked for
-            Err(e) => tracing::error!("the boot disk at {}: {e:#}", boot.place),
+            Err(e) => tracing::error!("boot disk {number}, at {}: {e:#}", boot.place),
         }
     }
     slots

@@ -14,6 +14,8 @@ use hoidla_cli::screen::plain;
 use hoidla_format::profile::Profile;
 use nix::libc;
 
+use super::devices;
+
 /// The most characters of a line; the rest of a longer one is dropped, and the line with it.
 const LINE: usize = 72;
 
@@ -63,6 +65,14 @@ impl Terminals {
             _ = screen.write_all(text.as_bytes());
         }
     }
+}
+
+/// Writes a page below what stands there, on every console that the kernel has: there may be no profile.
+pub fn on_every_console(page: &str) {
+    let names = devices::read("/sys/class/tty/console/active").unwrap_or_default();
+    let open = |name| OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(Path::new("/dev").join(name)).ok();
+    let mut all = Terminals(names.split_whitespace().filter_map(open).collect());
+    page.lines().for_each(|line| all.line(line));
 }
 
 /// Hands over each line that is typed.

@@ -25,7 +25,7 @@ pub fn make(disks: &[PathBuf], a: &[u8], state: Option<&Path>) -> Result<()> {
     }
     if let Some(state) = state {
         let beside = tempfile::tempdir()?;
-        let mut keeper = Keeper::open(beside.path(), &parts)?;
+        let mut keeper = Keeper::open(beside.path(), &numbered(&parts))?;
         copy(state, beside.path())?;
         keeper.save()?;
     }
@@ -60,6 +60,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+fn numbered(parts: &[PathBuf]) -> Vec<(usize, PathBuf)> {
+    (1..).zip(parts.iter().cloned()).collect()
+}
+
 /// Changes the files of the state on these disks, of a machine that is off.
 pub fn change(disks: &[PathBuf], work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let range = Part::State.range();
@@ -70,7 +74,7 @@ pub fn change(disks: &[PathBuf], work: impl FnOnce(&Path) -> Result<()>) -> Resu
         fs::write(part, bytes)?;
     }
     let beside = tempfile::tempdir()?;
-    let mut keeper = Keeper::open(beside.path(), &parts)?;
+    let mut keeper = Keeper::open(beside.path(), &numbered(&parts))?;
     work(beside.path())?;
     keeper.save()?;
     for (disk, part) in disks.iter().zip(&parts) {

@@ -87,17 +87,26 @@ impl Embassy {
         papers.get(name).cloned().with_context(|| format!("{name} is not on the stick: {:?}", papers.keys()))
     }
 
-    /// Home's part of an enrolment from the stick: what the machine put there is recorded, and
-    /// answered with papers that go onto it.
-    pub fn answer(&mut self) -> Result<()> {
+    /// Home takes from the stick which TPM the machine has.
+    pub fn record(&mut self) -> Result<()> {
         fs::write(self.stage.at("home/ek.txt"), self.from_stick("endorsement.txt")?)?;
+        self.stage.record_ek()
+    }
+
+    /// Home takes the identity from the stick, and puts its answer there.
+    pub fn answer(&mut self) -> Result<()> {
         fs::write(self.stage.at("home/identity.txt"), self.from_stick(&format!("identity-{APPLIANCE}.txt"))?)?;
-        self.stage.record_ek()?;
         self.stage.deal_under(&self.foretold.to_string())?;
         self.stage.new_agent()?;
         let public = fs::read_dir(self.stage.at("home/authority/public"))?;
         let files = public.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?;
         self.put_on_stick(&files.into_iter().filter(|f| f.is_file()).collect::<Vec<_>>())
+    }
+
+    /// Home takes the enrolment from the stick.
+    pub fn take_enrolment(&mut self) -> Result<()> {
+        fs::write(self.stage.at("home/enrolment.txt"), self.from_stick(&format!("enrolment-{APPLIANCE}.txt"))?)?;
+        self.stage.proven()
     }
 
     /// Home with its people, and the image.

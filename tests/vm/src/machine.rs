@@ -105,10 +105,15 @@ impl Machine {
         Self::switch_on(parts)
     }
 
-    /// Switches it on with its console in this terminal, and waits until it is off.
-    pub fn attended(parts: &Parts) -> Result<()> {
+    /// Switches it on with its console in this terminal, and waits until it is off. Ctrl-A and a
+    /// letter speak to QEMU: x pulls the plug, c asks for its commands (`system_powerdown` is the
+    /// power button). A machine that would start again is switched off instead, if so asked.
+    pub fn attended(parts: &Parts, once: bool) -> Result<()> {
         let tpm = tpm(parts)?;
-        let ended = command(parts).status().context("cannot start QEMU; next: apt-get install qemu-system-x86 ovmf");
+        let mut qemu = command(parts);
+        qemu.args(["-chardev", "stdio,id=serial,signal=off,mux=on", "-mon", "chardev=serial"]);
+        qemu.args(once.then_some("-no-reboot"));
+        let ended = qemu.status().context("cannot start QEMU; next: apt-get install qemu-system-x86 ovmf");
         if let Some(mut tpm) = tpm {
             _ = tpm.kill();
             _ = tpm.wait();
@@ -120,6 +125,7 @@ impl Machine {
         let tpm = tpm(parts)?;
         let log = fs::File::create(parts.folder.join("qemu.log"))?;
         let mut qemu = command(parts)
+            .args(["-chardev", "stdio,id=serial,signal=off"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -315,14 +321,7 @@ fn command(parts: &Parts) -> Command {
     if let Some(clock) = parts.clock {
         c.args(["-rtc", &format!("base={clock}T00:00:00")]);
     }
-    c.args([
-        "-chardev",
-        "stdio,id=serial,signal=off",
-        "-serial",
-        "chardev:serial",
-        "-qmp",
-        &format!("unix:{},server=on,wait=off", parts.folder.join("qmp.sock").display()),
-    ]);
+    c.args(["-serial", "chardev:serial", "-qmp", &format!("unix:{},server=on,wait=off", parts.folder.join("qmp.sock").display())]);
     network(&mut c, parts, "door", (GUEST, "10.0.2.0/24", "03.0"), &parts.ports);
     network(&mut c, parts, "host", (AT_HOST, "10.0.3.0/24", "02.0"), &parts.host_ports);
     for (n, disk) in parts.trays.iter().enumerate().filter(|(_, disk)| disk.exists()) {

@@ -66,6 +66,7 @@ fn set_up(embassy: &mut Embassy) {
     machine.wait("this machine is not enrolled yet").unwrap();
     machine.wait("now it is home's turn").unwrap();
     machine.cut();
+    embassy.record().unwrap();
     embassy.answer().unwrap();
     let mut machine = Machine::start(&with_stick(embassy)).unwrap();
     machine.wait("the disks that data will lie on").unwrap();
@@ -74,8 +75,7 @@ fn set_up(embassy: &mut Embassy) {
     machine.type_in("\n").unwrap();
     machine.wait("starting again").unwrap();
     machine.cut();
-    std::fs::write(embassy.stage.at("home/enrolment.txt"), embassy.from_stick("enrolment-lux-1.txt").unwrap()).unwrap();
-    embassy.stage.proven().unwrap();
+    embassy.take_enrolment().unwrap();
 }
 
 fn life(folder: &Path) {

@@ -12,7 +12,7 @@ use hoidla_cli::Screen;
 use hoidla_crypto::sign::{self, Signed};
 use hoidla_format::{
     Moment, Name, statement,
-    statements::{ApplianceIdentity, Site, Vault},
+    statements::{ApplianceIdentity, Enrolment, Site, Vault},
 };
 use hoidla_medium::papers::Papers as OnStick;
 use hoidla_verify::Parcel;
@@ -89,8 +89,7 @@ fn round(room: &mut Room, state: &State) -> anyhow::Result<Option<Enrolled>> {
         stick.put(&file, text.as_bytes())?;
     }
     if !on_it.values().any(|bytes| is_for(bytes, &identity)) {
-        let another = on_it.values().any(|bytes| Parcel::is_one(bytes));
-        room.person.show(&home_s_turn(&identity, &file, another));
+        room.person.show(&home_s_turn(&identity, &file, in_its_place(&on_it)));
         room.person.ask("Press Enter when the stick is back with home's papers:");
         return Ok(None);
     }
@@ -177,7 +176,21 @@ fn is_for(bytes: &[u8], identity: &ApplianceIdentity) -> bool {
     Parcel::is_one(bytes) && Parcel::from_bytes(bytes).is_ok_and(|parcel| parcel.identity == hash)
 }
 
-fn home_s_turn(identity: &ApplianceIdentity, file: &str, another: bool) -> Screen {
+/// What is on the stick in the place of a parcel for this machine, and what home must do.
+fn in_its_place(on_it: &OnStick) -> Option<&'static str> {
+    let any = |is: fn(&[u8]) -> bool| on_it.values().any(|bytes| is(bytes));
+    if any(Parcel::is_one) {
+        Some("The parcel that is on the stick now is for other digits than these: home must deal and enrol for these.")
+    } else if any(papers::is_kind::<Enrolment>) {
+        Some(
+            "What home put on the stick is not sealed to this machine's TPM: home must record its key first (hoidla-provision record-ek, with endorsement.txt), then enrol again.",
+        )
+    } else {
+        None
+    }
+}
+
+fn home_s_turn(identity: &ApplianceIdentity, file: &str, in_its_place: Option<&str>) -> Screen {
     let mut s = page("now it is home's turn");
     s.field("appliance", identity.name.as_str()).field("site", identity.site.as_str());
     s.field("on the stick", file).field("its digits", &identify::digits(identity)).gap();
@@ -185,8 +198,8 @@ fn home_s_turn(identity: &ApplianceIdentity, file: &str, another: bool) -> Scree
     s.words("2. Read the digits aloud to the authority over the telephone.");
     s.words("3. Home puts a parcel on the stick, sealed to this machine's TPM. Plug it in again.").gap();
     s.words("The machine may stay on or be switched off meanwhile.");
-    if another {
-        s.gap().words("The parcel that is on the stick now is for other digits than these: home must deal and enrol for these.");
+    if let Some(instead) = in_its_place {
+        s.gap().words(instead);
     }
     s
 }
@@ -248,13 +261,20 @@ mod tests {
     use super::{super::fits, *};
 
     #[test]
-    fn a_parcel_for_somebody_else_is_said() {
-        let site = Office::new(1).site("lux", &["lux-1"]);
-        let identity = SoftAppliance::new(&site, "lux-1", 2).identity;
-        for another in [false, true] {
-            let page = home_s_turn(&identity, "identity-lux-1.txt", another);
+    fn what_is_no_parcel_for_this_machine_is_said() {
+        let office = Office::new(1);
+        let site = office.site("lux", &["lux-1"]);
+        let appliance = SoftAppliance::new(&site, "lux-1", 2);
+        let open = office.sign(&appliance.enrolment(&site));
+        let parcel: &[u8] = include_bytes!("../../../../tests/fuzz/corpus/parcel/00");
+        let page = |on_it: &[&[u8]]| {
+            let on_it: OnStick = on_it.iter().enumerate().map(|(n, bytes)| (n.to_string(), bytes.to_vec())).collect();
+            let page = home_s_turn(&appliance.identity, "identity-lux-1.txt", in_its_place(&on_it));
             fits(&page);
-            assert_eq!(page.text().contains("is for other digits"), another, "{}", page.text());
-        }
+            page.text().replace('\n', " ")
+        };
+        assert!(!page(&[]).contains("home must"));
+        assert!(page(&[open.as_bytes()]).contains("home must record its key first"));
+        assert!(page(&[open.as_bytes(), parcel]).contains("is for other digits"));
     }
 }

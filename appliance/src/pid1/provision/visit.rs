@@ -147,7 +147,7 @@ fn blank(room: &mut Room, brought: &Brought, key: &str) -> anyhow::Result<Option
     room.person.ask("Press Enter to go on, or the power button to leave it at this:");
     let images = [&brought.bytes[..]; 2];
     install::install(room, &disks, brought.manifest.name.as_str(), images)?;
-    room.person.ask("Installed. Pull the stick and press Enter: the machine starts from its own disks.");
+    room.person.ask("Installed. Pull the stick, press Enter: it starts from its own disks now.");
     Ok(Some(End::Restart))
 }
 
@@ -198,8 +198,11 @@ fn menu(name: Option<&str>, brought: &Brought, key: &str, disks: &[Found]) -> Sc
 /// Makes a boot disk that was replaced what the other one is.
 fn repair(room: &mut Room, disks: &[Found]) -> anyhow::Result<Option<End>> {
     let (good, new): (Vec<&Found>, Vec<&Found>) = disks.iter().partition(|d| matches!(d.holds, Holds::Slots(_)));
-    ensure!(!new.is_empty(), "every boot disk that is there is Hoidla's: nothing is to be repaired");
-    let good = good.first().context("no boot disk of this machine's is left")?;
+    ensure!(
+        !new.is_empty(),
+        "every boot disk that is there is Hoidla's: nothing is to be repaired; type start to go on, or put the new disk in first"
+    );
+    let good = good.first().context("no boot disk of this machine's is left: put one back in, or call home, and then type anew")?;
     let from = slots::on(1, &good.path)?;
     let images = [slots::read(&from[0])?, slots::read(&from[1])?];
     let new: Vec<Found> = new.into_iter().cloned().collect();

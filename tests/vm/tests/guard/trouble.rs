@@ -125,6 +125,7 @@ fn an_enrolment_waits_for_the_right_papers_the_right_time_and_all_disks() {
     let machine = Machine::start(&with_stick(&embassy)).unwrap();
     machine.wait("now it is home's turn").unwrap();
     drop(machine);
+    embassy.record().unwrap();
     embassy.answer().unwrap();
 
     let machine = Machine::start(&Parts { clock: Some("2005-01-01"), ..with_stick(&embassy) }).unwrap();
