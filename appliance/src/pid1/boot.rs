@@ -43,7 +43,7 @@ pub const SYS: &str = "/sys";
 const PROFILE: &str = "/etc/hoidla/profile.toml";
 const AUTHORITY: &str = "/etc/hoidla/authority.pem";
 const MODULES: &str = "/lib/modules";
-/// Lists of modules: those of every start, and those of a stick and a keyboard.
+/// Lists of modules: those of every start, and those that only a stick needs.
 const ORDER: &str = "order";
 const STICK: &str = "stick";
 /// The state folder, in memory.

@@ -72,6 +72,7 @@ pub fn refused(embassy: &Embassy, spare: &Spare, words: &str) -> Machine {
     let machine = spare.start().unwrap();
     let (_, why) = machine.wait("NOT RUNNING: ").unwrap();
     assert!(why.contains(words), "it should say {words:?}, and said: {why}");
+    machine.wait("Host staff: photograph this screen").unwrap();
     assert!(machine.lines("the door is open").is_empty());
     assert!(embassy.is_shut(spare).unwrap(), "it lets an agent in");
     machine

@@ -83,6 +83,7 @@ fn an_update_is_tried_once_and_stays_only_if_it_comes_up() {
     let mut machine = spare.start().unwrap();
     machine.wait("an update is tried: slot b of boot disk 1").unwrap();
     machine.wait("NOT RUNNING: no release among this appliance's papers approves what runs here").unwrap();
+    machine.wait("Host staff: photograph this screen").unwrap(); // from within the sandbox
     machine.wait_any(&["UPDATE FAILED: the release wrong in slot b did not come up (no release"], PATIENCE).unwrap();
     machine.wait("ready to copy in").unwrap();
     let (lets_in, why) = embassy.serves(&spare).unwrap();
