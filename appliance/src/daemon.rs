@@ -173,6 +173,11 @@ pub async fn start_under(
     warn_of_development(&papers);
     let tpm_held = Arc::downgrade(&tpm);
     check_counters(stands, &papers)?;
+    // Before the store: an update that isn't approved leaves it as the former release must find it.
+    ensure!(
+        enrol::runs(&tpm, state, &papers, stands)?,
+        "no release among this appliance's papers approves what runs here: start the image of a release that is, or bring the release for this one"
+    );
     let options = hoidla_store::Options { accept_loss: settings.accept_loss, ..Default::default() };
     let store_settings = hoidla_uring::Settings { memory: settings.memory, options };
     let counters = Box::new(Membership::known(tpm.clone(), stands));
@@ -181,17 +186,10 @@ pub async fn start_under(
     let open = move || Store::open(&disks, name, counters, store_settings);
     let measuring = {
         let (state, tpm, papers) = (state.clone(), tpm.clone(), papers.clone());
-        move || {
-            ensure!(
-                enrol::runs(&tpm, &state, &papers, stands)?,
-                "no release among this appliance's papers approves what runs here: start the image of a release that is, or bring the release for this one"
-            );
-            measure(&state, &tpm, &papers)
-        }
+        move || measure(&state, &tpm, &papers)
     };
-    // The disks take their time, and so does the TPM.
-    let (measured, opened) = tokio::join!(tokio::task::spawn_blocking(measuring), tokio::task::spawn_blocking(open));
-    let (measured, (store, report)) = (measured??, opened??);
+    let (opened, measured) = tokio::join!(tokio::task::spawn_blocking(open), tokio::task::spawn_blocking(measuring));
+    let ((store, report), measured) = (opened??, measured??);
     let damaged = tell(&report);
     let admission = admission(&papers)?;
     let node = machine::node(state)?.context(

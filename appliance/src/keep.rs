@@ -428,7 +428,7 @@ mod tests {
         let mut keeper = rack.start(&["a", "b"]);
         keeper.disks[0].file = File::open(rack.disk("a")).unwrap(); // takes no writes
         rack.put(&mut keeper, "store.txt", "x");
-        assert_eq!(keeper.working().len(), 1);
+        assert_eq!(keeper.working(), [2], "the other one, by its number");
         keeper.disks[1].file = File::open(rack.disk("b")).unwrap();
         fs::write(keeper.folder.join("store.txt"), "y").unwrap();
         assert!(keeper.save().unwrap_err().to_string().contains("no boot disk"));

@@ -205,8 +205,13 @@ async fn what_runs_goes_on_until_the_image_of_a_newer_release_has_come_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_release_for_what_runs_no_door_is_opened() {
     let e = Embassy::new(128 << 20);
-    Tpm::open(e.tpm.tcti()).unwrap().pcr_extend(11, &hoidla_format::Hash32([7; 32])).unwrap();
+    let tpm = Tpm::open(e.tpm.tcti()).unwrap();
+    tpm.pcr_extend(11, &hoidla_format::Hash32([7; 32])).unwrap();
+    let stands = || ([0, 1].map(|n| std::fs::read(e.disk(n)).unwrap()), tpm.counter(Counter::Intent).unwrap());
+    let before = stands();
     let started = daemon::start(&e.state(), Settings::default(), Helpers::of(Path::new(PROGRAM))).await;
     let why = started.err().expect("another image").to_string();
     assert!(why.contains("approves what runs here"), "{why}");
+    // What was never approved didn't open the store either: the former goes on with what it left.
+    assert!(stands() == before, "disks or counter were changed by a program that no release approves");
 }

@@ -33,29 +33,22 @@ mod tests {
     use p256::ecdsa::{SigningKey, signature::Signer};
 
     use super::*;
+    use crate::second_opinion::holds;
 
     #[test]
     fn both_libraries_say_the_same_of_every_signature() {
         let both = |key: &VerifyingKey, message: &[u8], bytes: &[u8]| {
             let signature = Signature::from_slice(bytes).ok()?;
-            assert_eq!(is_by(key, message, &signature), by_portable_code(key, message, &signature), "{bytes:02x?}");
-            Some(verify(key, message, bytes))
+            Some((is_by(key, message, &signature), by_portable_code(key, message, &signature)))
         };
         let key = |n: u8| SigningKey::from_slice(&[n; 32]).unwrap();
         for n in 1..8u8 {
             let message = vec![n; usize::from(n) * 40];
             let signature: Signature = key(n).sign(&message);
             let (public, good) = (*key(n).verifying_key(), signature.to_bytes());
-            assert_eq!(both(&public, &message, &good), Some(true));
-            assert_eq!(both(key(n + 1).verifying_key(), &message, &good), Some(false));
-            assert_eq!(both(&public, b"another message", &good), Some(false));
-            let twin = Signature::from_scalars(signature.r(), -*signature.s()).unwrap();
-            assert_eq!(both(&public, &message, &twin.to_bytes()), Some(true));
-            for bit in (0..good.len() * 8).step_by(29) {
-                let mut changed = good;
-                changed[bit / 8] ^= 1 << (bit % 8);
-                assert_ne!(both(&public, &message, &changed), Some(true), "bit {bit}");
-            }
+            let twin = Signature::from_scalars(signature.r(), -*signature.s()).unwrap().to_bytes();
+            holds([&public, key(n + 1).verifying_key()], &message, [&good, &twin], both);
+            assert!(verify(&public, &message, &good) && verify(&public, &message, &twin));
             for length in [0, 63, 65] {
                 assert!(!verify(&public, &message, &good.iter().copied().cycle().take(length).collect::<Vec<_>>()));
             }

@@ -33,6 +33,8 @@ pub mod sign;
 pub mod wrap;
 
 #[cfg(test)]
+mod second_opinion;
+#[cfg(test)]
 mod vectors;
 
 pub use secret::Secret;

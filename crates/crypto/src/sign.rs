@@ -304,31 +304,22 @@ fn raw_message(context: Label, message: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::second_opinion::holds;
 
     #[test]
     fn both_libraries_say_the_same_of_every_signature() {
         let both = |key: &VerifyingKey, message: &[u8], bytes: &[u8]| {
             let signature = Signature::from_slice(bytes).ok()?;
-            let says = key.is_by(message, &signature);
-            assert_eq!(says, key.by_portable_code(message, &signature), "{bytes:02x?}");
-            Some(says)
+            Some((key.is_by(message, &signature), key.by_portable_code(message, &signature)))
         };
         for n in 0..8u8 {
             let (key, message) = (SigningKey::from_secret(&Secret::filled(|b| b.fill(n))), vec![n; usize::from(n) * 50]);
             let (public, good) = (key.verifying_key(), key.sign_bytes(&message));
-            assert_eq!(both(&public, &message, &good), Some(true));
             let other = SigningKey::from_secret(&Secret::filled(|b| b.fill(n + 1))).verifying_key();
-            assert_eq!(both(&other, &message, &good), Some(false));
-            assert_eq!(both(&public, b"another message", &good), Some(false));
             let high = Signature::from_slice(&good).unwrap();
             let high = Signature::from_scalars(high.r(), -*high.s()).unwrap().to_bytes();
-            assert_eq!(both(&public, &message, &high), Some(true), "as ECDSA has it");
-            assert!(!public.verify_bytes(&message, &high), "but here a text has one signature");
-            for bit in (0..SIGNATURE_LEN * 8).step_by(37) {
-                let mut changed = good;
-                changed[bit / 8] ^= 1 << (bit % 8);
-                assert_ne!(both(&public, &message, &changed), Some(true), "bit {bit}");
-            }
+            holds([&public, &other], &message, [&good, &high], both);
+            assert!(public.verify_bytes(&message, &good) && !public.verify_bytes(&message, &high), "here a text has one signature");
         }
     }
 }

@@ -178,16 +178,23 @@ impl Machine {
 
     /// Pulls the cable out of the door's network port.
     pub fn unplug(&self) -> Result<()> {
-        self.monitor(r#"{"execute":"set_link","arguments":{"name":"door-net","up":false}}"#)
+        self.monitor(r#"{"execute":"set_link","arguments":{"name":"door-net","up":false}}"#).map(drop)
     }
 
     /// Presses the power button.
     pub fn press_power(&self) -> Result<()> {
-        self.monitor(r#"{"execute":"system_powerdown"}"#)
+        self.monitor(r#"{"execute":"system_powerdown"}"#).map(drop)
     }
 
-    /// Asks QEMU itself.
-    pub fn monitor(&self, request: &str) -> Result<()> {
+    /// How often the stick was read since the machine was switched on.
+    pub fn reads_of_stick(&self) -> Result<u64> {
+        let said: serde_json::Value = serde_json::from_str(&self.monitor(r#"{"execute":"query-blockstats"}"#)?)?;
+        let stick = said["return"].as_array().and_then(|all| all.iter().find(|disk| disk["device"] == "stick"));
+        stick.and_then(|disk| disk["stats"]["rd_operations"].as_u64()).with_context(|| format!("no stick is plugged in: {said}"))
+    }
+
+    /// Asks QEMU itself; what it answers.
+    pub fn monitor(&self, request: &str) -> Result<String> {
         let mut socket = UnixStream::connect(self.parts.folder.join("qmp.sock"))?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut answers = BufReader::new(socket.try_clone()?);
@@ -196,18 +203,16 @@ impl Machine {
             answers.read_line(&mut line)?;
             Ok(line)
         };
-        answer()?;
+        let mut said = answer()?;
         for line in [r#"{"execute":"qmp_capabilities"}"#, request] {
             socket.write_all(line.as_bytes())?;
-            let said = loop {
-                let said = answer()?;
-                if !said.contains("\"event\"") {
-                    break said;
-                }
-            };
+            said = answer()?;
+            while said.contains("\"event\"") {
+                said = answer()?;
+            }
             ensure!(said.contains("\"return\""), "QEMU refuses {request}: {said}");
         }
-        Ok(())
+        Ok(said)
     }
 
     /// Waits until the machine is off.
@@ -372,7 +377,7 @@ impl Machine {
     pub fn only_wires(&self) -> Result<()> {
         ["door", "host"]
             .iter()
-            .try_for_each(|name| self.monitor(&format!(r#"{{"execute":"netdev_del","arguments":{{"id":"{name}-net-end"}}}}"#)))
+            .try_for_each(|name| self.monitor(&format!(r#"{{"execute":"netdev_del","arguments":{{"id":"{name}-net-end"}}}}"#)).map(drop))
     }
 }
 

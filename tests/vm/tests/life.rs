@@ -28,14 +28,6 @@ fn registers_are_foretold(machine: &Machine, embassy: &Embassy) {
     }
 }
 
-/// The machine once it is ready, and how long that took from its first word on.
-fn started(embassy: &Embassy) -> (Machine, Duration) {
-    let machine = Machine::start(&Parts { by_entries: true, ..embassy.parts().unwrap() }).unwrap();
-    let (program, _) = machine.wait("is PID 1").unwrap();
-    let (ready, _) = machine.wait("ready to copy in").unwrap();
-    (machine, ready - program)
-}
-
 /// From the stick, which somebody chose in the firmware's menu.
 fn from_stick(embassy: &Embassy) -> Parts {
     Parts { start: Start::Stick(embassy.stick()), ..embassy.parts().unwrap() }
@@ -83,11 +75,15 @@ fn life(folder: &Path) {
     sample::make(&registry, 48 << 20).unwrap();
     let mut embassy = Embassy::bare(&folder.join("stage"), Narrator::silent()).unwrap();
     set_up(&mut embassy);
-    let (mut machine, took) = started(&embassy);
-    eprintln!("from PID 1 to ready to copy in: {took:?}");
+    // The stick was left in, and nobody reads it.
+    let mut machine = Machine::start(&with_stick(&embassy)).unwrap();
+    let (program, _) = machine.wait("is PID 1").unwrap();
+    let by_firmware = machine.reads_of_stick().unwrap();
+    let (ready, said) = machine.wait("ready to copy in").unwrap();
+    eprintln!("from PID 1 to ready to copy in: {:?}\n{said}", ready - program);
     registers_are_foretold(&machine, &embassy);
-    eprintln!("{}", machine.wait("ready to copy in").unwrap().1);
     machine.wait("Type seal and press Enter").unwrap();
+    assert_eq!(machine.reads_of_stick().unwrap(), by_firmware, "a machine that serves read the stick");
 
     // The plug is pulled in the middle of a push; nobody does anything but put it back.
     let mut push = embassy.stage.start_push(&registry).unwrap();
@@ -101,7 +97,8 @@ fn life(folder: &Path) {
     machine.cut();
     assert!(push.runs().unwrap(), "the push was in its middle");
     let before = embassy.stage.acknowledged().unwrap();
-    let (mut machine, _) = started(&embassy);
+    let mut machine = Machine::start(&Parts { by_entries: true, ..embassy.parts().unwrap() }).unwrap();
+    machine.wait("ready to copy in").unwrap();
     assert_eq!(push.end().unwrap(), 0, "the push went on by itself:\n{}", embassy.stage.programs.tail("hoidla-agent"));
     assert!(embassy.stage.acknowledged().unwrap() > before);
 

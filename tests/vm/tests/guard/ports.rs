@@ -24,6 +24,7 @@ fn one_port_is_open_and_another_for_the_host_on_its_own_network() {
     spare.parts.host_ports = vec![(page, HEALTH)];
     // The host's port is there to be found: a sweep that overlooked it would overlook others.
     let machine = serves(&embassy, &spare);
+    assert!(!embassy.is_shut(&spare).unwrap(), "what tells that a machine is shut must see that one isn't");
 
     // Whoever connects is told how the machine is, and of no dataset.
     machine.wait("Type seal and press Enter").unwrap();
